@@ -31,6 +31,9 @@ ODD = "na\u00efve \u2014 caf\u00e9 \U0001f600 \u4f60\u597d\tend\x00."
 TOLERANCE = 0.05
 QUARTILES = 4
 
+NO_NUMBER = float(np.finfo(np.float32).max)
+"""How far a logit counts as off that is no number."""
+
 RunRows = Callable[[list[list[int]]], Logits]
 Encode = Callable[[str], list[int]]
 Verified = TypeVar("Verified")
@@ -132,6 +135,23 @@ def lost(found: TokenVerification | ChoiceVerification) -> str | None:
         f"its ROUGE-L is {found.rouge_l:.3f} and the source's {found.source_rouge_l:.3f}, "
         f"a drop over the ceiling of {found.rouge_l_drop_ceiling:.3f}"
     )
+
+
+def logit_errors(source: Logits, variant: Logits) -> tuple[float, float]:
+    """How far a variant's logits are off: the root mean square as a share of the source's spread, and the most.
+
+    The spread is the standard deviation. A logit that is no number is off by `NO_NUMBER`.
+    """
+    off = np.abs(variant.astype(np.float64) - source)
+    off = np.nan_to_num(off, nan=NO_NUMBER, posinf=NO_NUMBER)
+    return float(np.sqrt((off**2).mean())) / max(float(source.std()), 1e-9), float(off.max())
+
+
+def too_far_off(error: float, ceiling: float) -> str | None:
+    """A sentence if the logits are off by more than the ceiling, as `logit_errors` has it, else None."""
+    if error <= ceiling:
+        return None
+    return f"its logits are off by {error:.4f} of their standard deviation, over the ceiling of {ceiling:.4f}"
 
 
 def record_self_test(engine: Engine, encode: Encode, window: int, texts: Sequence[str]) -> SelfTest:

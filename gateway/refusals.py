@@ -122,8 +122,7 @@ def _too_long(checkpoint: str, failure: Failure) -> Problem:
 
 def _not_taken(checkpoint: str, failure: Failure) -> Problem:
     """The problem of inputs that the checkpoint does not take."""
-    message = f"{checkpoint}: {failure.detail}"
-    return InvalidRequest(f"inputs: {message}", [{"field": "inputs", "message": message}])
+    return InvalidRequest.of_field("inputs", f"{checkpoint}: {failure.detail}")
 
 
 def _unmet(decision: Decision) -> Problem:

@@ -28,9 +28,8 @@ from gateway.model.manifest import VariantManifest
 from gateway.model.messages import LoadReport, Parameters
 from gateway.model.profile import LoneRuns
 from gateway.model.request import Request, RequestShape, Terms
-from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
-from gateway.scheduling.scheduler import Scheduler, Ticket
+from gateway.scheduling.scheduler import Decider, Scheduler, Ticket
 from gateway.tasks import TASKS, service_time_model
 from gateway.tasks.base import Task, Unable
 

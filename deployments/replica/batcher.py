@@ -20,7 +20,7 @@ from deployments.replica.totals import BatcherTotals
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
 from gateway.scheduling.late_share import LateShare
-from gateway.tasks.runs import MedianTimes, RememberedMedians, runs_of
+from gateway.tasks.service_time import MedianTimes, RememberedMedians, runs_of
 
 EngineRun: TypeAlias = Callable[[TokenIds, TokenIds, TokenIds | None], Logits]
 """An engine's `run`: token ids, mask, and token types or None."""

@@ -40,7 +40,7 @@ from deployments.serve.observing import CLOSED_WITHIN_S, observing, utc_now
 from deployments.serve.scraping import ApplicationScrape, DeploymentStates
 from deployments.serve.standing_in import STANDING_IN
 from deployments.transport import Certificates, Endpoint, Handler, TcpAddress, TransportServer, UnixAddress
-from deployments.transport.backend import TransportBackend
+from deployments.transport.client import TransportBackend
 from gateway.api import app
 from gateway.api.access import Access
 from gateway.api.connection import Application

@@ -78,4 +78,7 @@ def serve_until_stopped(
     if (limited := cores_said(usable_cores(), os.cpu_count() or 1, most)) is not None:
         say(limited)
     where = (options.host, options.port)
-    serving.serve(folder, catalog, variants, *where, say, options.access_log, preparing, options.scheduler, opened)
+    gateway = serving.running(
+        folder, catalog, variants, *where, say, options.access_log, preparing, options.scheduler, opened
+    )
+    serving.serve(gateway, folder, say)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LINGER_S = 6.0
 """Seconds that a retired replica works on: longer than the time between an ingress's looks for new ones (`SETTLED_S`
-of the transport's backend)."""
+of the transport's client)."""
 
 DRAIN_S = 60.0
 """Seconds that a retired replica or ingress may take for its requests. The pod's grace period must be longer."""

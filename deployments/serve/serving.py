@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager, suppress
+from contextlib import AbstractContextManager, chdir, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -111,23 +111,12 @@ def running(
                 latecomers.stop()
 
 
-def serve(
-    folder: Path,
-    catalog: Catalog,
-    variants: Mapping[str, Path],
-    host: str,
-    port: int,
-    say: Callable[[str], None],
-    access_log: str = OFF,
-    preparing: Preparing | None = None,
-    scheduler: MakeScheduler | None = None,
-    opened: Callable[[], None] = lambda: None,
-) -> None:
-    """Runs the gateway in a run folder until SIGINT or SIGTERM. Raises as `running`.
+def serve(gateway: AbstractContextManager[str], folder: Path, say: Callable[[str], None]) -> None:
+    """Runs a gateway, as `running` has it, in a run folder until SIGINT or SIGTERM. Raises as `running`.
 
     Ends the process if a part of Ray dies that cannot be replaced.
     """
-    with running(folder, catalog, variants, host, port, say, access_log, preparing, scheduler, opened) as url:
+    with gateway as url:
         told = stops(signal.SIGINT, signal.SIGTERM)  # only now, since Ray sets handlers of its own
         ready(folder)
         say(f"ready at {url}")

@@ -1,8 +1,8 @@
 """The transport: carries requests between a gateway and its replicas in msgpack frames, many at once on a connection.
 
-`address` says where a replica listens. `frames` defines the frames and their bytes. `connection` is what both ends
-have in common; `client` is the gateway's end and `server` the replica's. `tls` secures connections over TCP. `backend`
-keeps a connection to every replica and picks one for each piece of work.
+`address` says where a replica listens. `connection` is what both ends have in common: the frames and their bytes, and
+one connection that carries them. `client` is the gateway's end, which picks a replica for each batch, and `server` the
+replica's. `tls` secures connections over TCP.
 
 Ray Serve places and watches the replicas, and carries no requests: a call through its handles would have neither the
 remaining budget nor the load report. Imports no Ray.
@@ -10,8 +10,7 @@ remaining budget nor the load report. Imports no Ray.
 
 from deployments.transport.address import Endpoint, TcpAddress, UnixAddress
 from deployments.transport.client import Backoff, TransportClient
-from deployments.transport.connection import HandshakeError
-from deployments.transport.frames import MAX_FRAME_BYTES, ProtocolError
+from deployments.transport.connection import MAX_FRAME_BYTES, HandshakeError, ProtocolError
 from deployments.transport.server import Handler, TransportServer
 from deployments.transport.tls import Certificates, CertificatesError
 

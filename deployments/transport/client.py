@@ -1,7 +1,9 @@
-"""The gateway's end of the transport: keeps one connection to one replica, and every batch ends with a value.
+"""The gateway's end of the transport: keeps a connection to every replica, and every batch ends with a value.
 
-It sends batches and calls back with their results. It does not choose among replicas and does not retry: the gateway
-does both, within the requests' budgets. A cancelled batch never disturbs the reader or another batch.
+`TransportBackend` is the `Backend` of `gateway/scheduling/loop.py`: it sends each batch to the least loaded replica of
+its checkpoint and calls back with the results. A `Directory` finds the replicas; in production it asks Ray Serve, and
+no request waits for it. A `TransportClient` keeps one connection to one replica. Neither retries: the gateway does,
+within the requests' budgets. A cancelled batch never disturbs the reader or another batch.
 """
 
 from __future__ import annotations
@@ -15,16 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from deployments.transport import frames
 from deployments.transport.address import Endpoint, UnixAddress, require_private
-from deployments.transport.connection import HANDSHAKE_S, HUNG_UP, Connection, HandshakeError
-from deployments.transport.frames import (
+from deployments.transport.connection import (
+    HANDSHAKE_S,
+    HUNG_UP,
     Cancel,
     ClientFrame,
+    Connection,
+    Done,
     Draining,
     FrameTooLong,
+    HandshakeError,
     Ping,
     Pong,
     Progress,
@@ -34,6 +39,8 @@ from deployments.transport.frames import (
     server_frames,
 )
 from deployments.transport.tls import SHUTDOWN_S, Certificates, reason_of
+from gateway.forecasting.load import LoadTracker
+from gateway.model.deadline import Clock
 from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, LoadReport, Work, to_nobody
 
 SUBMIT_LIMIT_BYTES: Final = 8 * 1024 * 1024
@@ -43,7 +50,7 @@ Requests are refused rather than held here, since their `remaining_s` would beco
 """
 
 
-Done: TypeAlias = Callable[[Sequence[Answer | Failure]], None]
+TakeResults: TypeAlias = Callable[[Sequence[Answer | Failure]], None]
 """Takes the results of a batch, one for each request, in order. It must not raise."""
 
 
@@ -51,7 +58,7 @@ class _Pending(NamedTuple):
     """A batch under way: its number of requests, what takes their results, and what takes deltas before."""
 
     size: int
-    done: Done
+    done: TakeResults
     emit: Emit
 
 
@@ -67,7 +74,7 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
         self._next_id = 0
         self.ready: asyncio.Future[Exception | None] = self._loop.create_future()
 
-    def submit(self, batch: Sequence[Work], done: Done, emit: Emit) -> Callable[[], None]:
+    def submit(self, batch: Sequence[Work], done: TakeResults, emit: Emit) -> Callable[[], None]:
         """Sends a batch; `done` gets its results later, and `emit` deltas of streamed answers before.
 
         The function that it returns cancels the batch.
@@ -87,11 +94,11 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
         self._pending[batch_id] = _Pending(len(batch), done, emit)
         return partial(self._cancel, batch_id)
 
-    def _failed(self, size: int, done: Done, failure: Failure) -> Callable[[], None]:
+    def _failed(self, size: int, done: TakeResults, failure: Failure) -> Callable[[], None]:
         """Fails a batch in the loop's next turn, so that `done` never runs inside `submit`."""
         return self._loop.call_soon(done, (failure,) * size).cancel
 
-    def _one_by_one(self, batch: Sequence[Work], done: Done, emit: Emit) -> Callable[[], None]:
+    def _one_by_one(self, batch: Sequence[Work], done: TakeResults, emit: Emit) -> Callable[[], None]:
         """Sends a batch that one frame cannot hold in a frame for each request, so that only a faulty one fails."""
         results: dict[int, Answer | Failure] = {}
 
@@ -148,7 +155,7 @@ class ClientConnection(Connection[ClientFrame, ServerFrame]):
             return
         self._loop.call_soon(self._on_load, frame.load)
         match frame:
-            case frames.Done():
+            case Done():
                 self._end(frame.id, frame.results)
             case Pong() | Draining():
                 return
@@ -226,7 +233,7 @@ class TransportClient:
         """True if a `submit` would be sent."""
         return self._connection is not None and self._connection.is_open
 
-    def submit(self, batch: Sequence[Work], done: Done, emit: Emit = to_nobody) -> Callable[[], None]:
+    def submit(self, batch: Sequence[Work], done: TakeResults, emit: Emit = to_nobody) -> Callable[[], None]:
         """Sends a batch. `done` is called once, later, with one result for each request, in order.
 
         Before that, `emit` is called with the deltas of streamed answers, if the replica has any.
@@ -306,3 +313,137 @@ class TransportClient:
         if not self._stop.is_set():
             LOG.warning("transport: %s: the connection was lost", self.endpoint.replica_id)
             self._on_disconnect()
+
+
+SETTLED_S = 5.0
+"""Seconds between looks into the directory while every expected replica is connected, to find new ones."""
+
+UNSETTLED_S = 0.25
+"""Seconds between looks into the directory while a replica is missing."""
+
+
+class Directory(Protocol):
+    """Knows where the replicas of a checkpoint listen."""
+
+    async def endpoints(self, checkpoint: str) -> Sequence[Endpoint]:
+        """Finds the replicas that answer now, in bounded time; empty if none does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    """The client of a replica, and the task that keeps it connected."""
+
+    client: TransportClient
+    supervision: asyncio.Task[None]
+
+
+class TransportBackend:
+    """Keeps a connection to every replica, and sends each batch to the least loaded one of its checkpoint."""
+
+    def __init__(
+        self,
+        expected: dict[str, int],
+        directory: Directory,
+        load: LoadTracker,
+        node_id: str,
+        clock: Clock,
+        chance: random.Random,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """Takes the number of replicas that each checkpoint should have, and the certificates for other nodes.
+
+        `chance` spreads reconnects in time. Without certificates, only replicas on this node can be reached.
+        """
+        self._expected = expected
+        self._directory = directory
+        self._load = load
+        self._certificates = certificates
+        self._node_id = node_id
+        self._clock = clock
+        self._chance = chance
+        self._connected: dict[str, dict[str, _Connected]] = {checkpoint: {} for checkpoint in expected}
+        self._changed = asyncio.Event()
+        self._watching: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins to look for replicas, with one watch for each checkpoint. Call it once, on the loop."""
+        self._watching = [
+            asyncio.create_task(self._watch(checkpoint), name=checkpoint) for checkpoint in self._expected
+        ]
+        for task in self._watching:
+            task.add_done_callback(_report)
+
+    async def close(self) -> None:
+        """Ends the watches and closes all connections."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        for checkpoint, connected in self._connected.items():
+            for replica_id in tuple(connected):
+                await self._disconnect(checkpoint, replica_id)
+
+    def dispatch(
+        self, checkpoint: str, batch: Sequence[Work], service_time_s: float, done: TakeResults, emit: Emit = to_nobody
+    ) -> Callable[[], None]:
+        """Sends a batch to the least loaded replica of a checkpoint. UNAVAILABLE if none is up or it is lost."""
+        now_s = self._clock()
+        while (replica_id := self._load.least_loaded(checkpoint, now_s)) is not None:
+            replica = self._connected[checkpoint].get(replica_id)
+            if replica is not None and replica.client.connected:
+                self._load.dispatched(checkpoint, replica_id, service_time_s, now_s)
+                return replica.client.submit(batch, done, emit)
+            self._load.left(checkpoint, replica_id)  # its connection has just ended, before `on_disconnect` was called
+        failure = Failure(FailureKind.UNAVAILABLE, "no replica is connected")
+        return asyncio.get_running_loop().call_soon(done, (failure,) * len(batch)).cancel
+
+    async def _watch(self, checkpoint: str) -> None:
+        """Follows the directory: often while a replica is missing, seldom once all are connected."""
+        while True:
+            found = {endpoint.replica_id: endpoint for endpoint in await self._directory.endpoints(checkpoint)}
+            connected = self._connected[checkpoint]
+            for replica_id in connected.keys() - found.keys():
+                if not connected[replica_id].client.connected:
+                    await self._disconnect(checkpoint, replica_id)
+            for replica_id in found.keys() - connected.keys():
+                self._connect(checkpoint, found[replica_id])
+            settled = self._load.replicas(checkpoint) >= self._expected[checkpoint]
+            try:
+                async with asyncio.timeout(SETTLED_S if settled else UNSETTLED_S):
+                    await self._changed.wait()
+                    self._changed.clear()
+            except TimeoutError:
+                continue
+
+    def _connect(self, checkpoint: str, endpoint: Endpoint) -> None:
+        replica_id = endpoint.replica_id
+
+        def on_load(report: LoadReport) -> None:
+            self._load.reported(checkpoint, replica_id, report, self._clock(), endpoint.node_id)
+
+        def on_disconnect() -> None:
+            LOG.warning("lost a replica of %s", checkpoint)
+            self._load.left(checkpoint, replica_id)
+            self._changed.set()
+
+        client = TransportClient(
+            endpoint,
+            self._node_id,
+            on_load=on_load,
+            rng=self._chance,
+            certificates=self._certificates,
+            on_disconnect=on_disconnect,
+        )
+        self._connected[checkpoint][replica_id] = _Connected(client, asyncio.create_task(client.run()))
+
+    async def _disconnect(self, checkpoint: str, replica_id: str) -> None:
+        replica = self._connected[checkpoint].pop(replica_id)
+        replica.supervision.cancel()
+        await asyncio.gather(replica.supervision, return_exceptions=True)
+        await replica.client.close()
+        self._load.left(checkpoint, replica_id)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """Logs a watch that ended with an exception: its checkpoint finds no more new replicas."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOG.critical("the watch over %s ended", task.get_name(), exc_info=error)

@@ -18,12 +18,15 @@ from typing import Any, Final, TypeAlias
 from msgspec.structs import replace
 
 from deployments.transport.address import SocketFile, TcpAddress, UnixAddress
-from deployments.transport.connection import HANDSHAKE_S, SILENT_BEATS, Connection, HandshakeError
-from deployments.transport.frames import (
+from deployments.transport.connection import (
+    HANDSHAKE_S,
+    SILENT_BEATS,
     Cancel,
     ClientFrame,
+    Connection,
     Done,
     Draining,
+    HandshakeError,
     Ping,
     Pong,
     Progress,

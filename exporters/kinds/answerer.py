@@ -23,21 +23,23 @@ from deployments.replica.tokens import TOKENIZER_FILE, Encoded
 from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.graphs import copy_weights, export_span_graph, open_exported, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
+from exporters.kinds.kind import Kind, has_head, one_profile, profiled_in_one_pass, share_with_floor
 from exporters.kinds.original import TYPE_IDS, Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Step, Workbench
-from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.profiling import measure_grid
 from exporters.sources.source import SourceFolder
-from exporters.sources.texts import SOFTWARE, SUMMARIES, Text, TextSet, asked_texts, read_texts
+from exporters.sources.texts import SOFTWARE, SUMMARIES, Text, TextSet, asked_texts, read_texts, together
 from exporters.verification import (
     SHOWN_CHARACTERS,
     WORST,
     Comparison,
     RunRows,
     golden_texts,
+    logit_errors,
     record_self_test,
     run_rows,
+    too_far_off,
 )
 from gateway.model.manifest import Precision
 from gateway.tasks.answer import (
@@ -65,9 +67,6 @@ DESCRIPTIONS, LONG_TEXTS = 90, 10
 
 MOST_CHARACTERS = 5_000
 """Characters of a verification text: three windows of English."""
-
-NO_NUMBER = float(np.finfo(np.float32).max)
-"""How far a logit counts as off that is no number."""
 
 
 @dataclass(frozen=True)
@@ -152,21 +151,12 @@ def make_answerer(bench: Workbench) -> AnswererManifest:
     )
 
 
-def profile_answerer(opened: OpenAnswerer, threads: int, budget_s: float, advance: Advance) -> AnswererManifest:
-    """The variant's manifest with a profile measured now on this host."""
-    manifest = opened.manifest
-    watch = watch_here(budget_s, advance)
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
-    return manifest.model_copy(update={"profile": profile})
-
-
 def questioned(source: SourceFolder) -> TextSet:
     """The checkpoint's own texts, else package descriptions and documents; each with a question as its answer."""
     found = asked_texts(source)
     if found is None:
-        sets = (read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
-        texts = tuple(Text(text.text[:MOST_CHARACTERS]) for one in sets for text in one.texts)
-        found = TextSet(", ".join(one.name for one in sets), texts)
+        usual = together(read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
+        found = TextSet(usual.name, tuple(Text(one.text[:MOST_CHARACTERS]) for one in usual.texts))
     asked = (Text(text.text, text.answer or QUESTIONS[at % len(QUESTIONS)]) for at, text in enumerate(found.texts))
     return TextSet(found.name, tuple(asked))
 
@@ -278,18 +268,16 @@ def compare_answers(asked: Asked, said: Sequence[Logits], floors: SpanFloors) ->
     """Compares a variant's answers and logits with the source's."""
     wanted, given = asked.answers(asked.meant), asked.answers(said)
     same = [(one.start, one.end) == (other.start, other.end) for one, other in zip(wanted, given, strict=True)]
-    source = np.concatenate(asked.meant)
-    off = np.abs(np.concatenate(said).astype(np.float64) - source)
-    off = np.nan_to_num(off, nan=NO_NUMBER, posinf=NO_NUMBER)
+    error, most = logit_errors(np.concatenate(asked.meant), np.concatenate(said))
     verification = SpanVerification(
         questions=len(asked.contexts),
         windows=len(asked.rows),
         data_set=asked.texts.name,
         same_answers=float(np.mean(same)),
         same_answers_floor=floors.same_answers,
-        logit_error=float(np.sqrt((off**2).mean())) / max(float(source.std()), 1e-9),
+        logit_error=error,
         logit_error_ceiling=floors.logit_error,
-        largest_logit_difference=float(off.max()),
+        largest_logit_difference=most,
     )
     worst = [at for at, equal in enumerate(same) if not equal][:WORST]
     differences = tuple(Difference(at, _shown(wanted[at]), _shown(given[at])) for at in worst)
@@ -302,12 +290,7 @@ def _broken(found: SpanVerification) -> str | None:
             f"{found.same_answers:.2%} of {found.questions} questions have the source's answer, "
             f"under the floor of {found.same_answers_floor:.2%}"
         )
-    if not found.logit_error <= found.logit_error_ceiling:
-        return (
-            f"its logits are off by {found.logit_error:.4f} of their standard deviation, "
-            f"over the ceiling of {found.logit_error_ceiling:.4f}"
-        )
-    return None
+    return too_far_off(found.logit_error, found.logit_error_ceiling)
 
 
 def _shown(one: FoundAnswer) -> str:
@@ -327,10 +310,10 @@ ANSWERER: Kind[AnswererManifest, OpenAnswerer] = Kind(
     described="an answerer",
     task="answer",
     engines=("onnx", "torch"),
-    recognises=lambda path, config: any(str(one).endswith(ARCHITECTURE) for one in config.get("architectures") or ()),
+    recognises=lambda path, config: has_head(config, ARCHITECTURE),
     make=make_answerer,
-    profile=profile_answerer,
+    profile=profiled_in_one_pass,
     agreement=_agreement,
-    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    profiles=one_profile,
     golden=lambda manifest: manifest.self_test,
 )

@@ -38,7 +38,7 @@ from exporters.kinds.graphs import (
     quantise_weights,
     scratch_folder,
 )
-from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
+from exporters.kinds.kind import Kind, TitledProfile, has_head, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.shapes import LENGTHS, LONGEST, prove_shapes
 from exporters.plan import Step, Workbench
@@ -473,8 +473,7 @@ def mean_length(
 
 def _recognises(path: Path, config: Fields) -> bool:
     """True for a decoder with a language head, unless sentence-transformers made an embedder of it."""
-    heads = config.get("architectures")
-    writes = isinstance(heads, list) and any(str(head).endswith(ARCHITECTURES) for head in heads)
+    writes = has_head(config, *ARCHITECTURES)
     return writes and config.get("is_encoder_decoder") is not True and not (path / MODULES_FILE).exists()
 
 

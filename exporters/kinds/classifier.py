@@ -22,11 +22,11 @@ from exporters.kinds.graphs import (
     scratch_folder,
 )
 from exporters.kinds.heads import Head, compare_labels, floors_of, read_head
-from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
+from exporters.kinds.kind import Kind, one_profile, profiled_in_one_pass, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Candidate, Step, Workbench
-from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.profiling import measure_grid, watch_here
 from exporters.sources.source import SourceFolder, read_object
 from exporters.sources.texts import TextSet, labelled_texts
 from exporters.verification import RunRows, batched, by_length, golden_texts, record_self_test, run_all
@@ -200,14 +200,6 @@ def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]
     raise AssertionError("a plan has at least one candidate")
 
 
-def profile_classifier(opened: OpenClassifier, threads: int, budget_s: float, advance: Advance) -> ClassifierManifest:
-    """The variant's manifest with a profile measured now on this host."""
-    manifest = opened.manifest
-    watch = watch_here(budget_s, advance)
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
-    return manifest.model_copy(update={"profile": profile})
-
-
 def source_labels(source: SourceFolder, texts: Sequence[str]) -> list[str]:
     """The source checkpoint's label of each text, by torch. Raises SourceRefused."""
     head, original = _load(source)
@@ -258,8 +250,8 @@ CLASSIFIER: Kind[ClassifierManifest, OpenClassifier] = Kind(
     engines=("onnx", "openvino", "torch"),
     recognises=lambda path, config: False,  # the default kind
     make=make_classifier,
-    profile=profile_classifier,
+    profile=profiled_in_one_pass,
     agreement=_agreement,
-    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    profiles=one_profile,
     golden=lambda manifest: manifest.self_test,
 )

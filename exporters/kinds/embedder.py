@@ -20,11 +20,11 @@ from deployments.replica.embedding import OpenEmbedder, TextReader, Vectors, uni
 from deployments.replica.tokens import TOKENIZER_FILE
 from exporters.errors import Difference, SourceRefused
 from exporters.kinds.graphs import export_vectors, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
+from exporters.kinds.kind import Kind, one_profile, profiled_in_one_pass, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.seq2seq import lower_cases
 from exporters.plan import Step, Workbench
-from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.profiling import Advance, measure_grid
 from exporters.sources.source import SourceFolder, read_object
 from exporters.sources.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, read_texts, summarised_texts
 from exporters.verification import (
@@ -162,14 +162,6 @@ def make_embedder(bench: Workbench) -> EmbedderManifest:
         self_test=self_test,
         profile=measure_grid(engine, window, self_test, plan.threads, bench.profiling()),
     )
-
-
-def profile_embedder(opened: OpenEmbedder, threads: int, budget_s: float, advance: Advance) -> EmbedderManifest:
-    """The variant's manifest with a profile measured now on this host."""
-    manifest = opened.manifest
-    watch = watch_here(budget_s, advance)
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
-    return manifest.model_copy(update={"profile": profile})
 
 
 def read_configuration(folder: Path, location: str) -> Configuration:
@@ -474,8 +466,8 @@ EMBEDDER: Kind[EmbedderManifest, OpenEmbedder] = Kind(
     engines=("onnx",),
     recognises=_recognises,
     make=make_embedder,
-    profile=profile_embedder,
+    profile=profiled_in_one_pass,
     agreement=_agreement,
-    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    profiles=one_profile,
     golden=lambda manifest: manifest.self_test,
 )

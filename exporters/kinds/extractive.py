@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from deployments.engines.base import Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.sentences import split_sentences
 from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
@@ -29,11 +28,12 @@ from deployments.replica.summarize.ranking import (
 )
 from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from exporters.errors import Difference, SourceRefused
+from exporters.kinds.embedder import UNUSED_HEADS, pooled_tokens, runner
 from exporters.kinds.graphs import export_vectors, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
+from exporters.kinds.kind import Kind, one_profile, profiled_in_one_pass, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Step, Workbench
-from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.profiling import Advance, measure_grid
 from exporters.sources.source import EXTRACTIVE_FILE, SourceFolder
 from exporters.sources.texts import TextSet, summarised_texts
 from exporters.verification import (
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 MOST_TEXTS = 100
 MOST_SENTENCES = 60
 """The most sentences of one text; both source and variant ignore the rest."""
-
-UNUSED_HEADS = ("pooler.",)
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -89,13 +87,10 @@ class SentenceEncoder:
         """The length of a sentence's vector."""
         return int(self.original.model.config.hidden_size)
 
-    def run(self, rows: list[list[int]]) -> Logits:
-        """Vectors (rows, dimensions) of a batch padded to its longest row."""
-        import torch
-
-        with torch.inference_mode():
-            vectors: Logits = self.pooled(**self.original.tensors(rows)).numpy()
-        return vectors
+    @property
+    def run(self) -> RunRows:
+        """What gives vectors (rows, dimensions) of a batch padded to its longest row."""
+        return runner(self.original, self.pooled)
 
 
 @dataclass(frozen=True)
@@ -173,14 +168,6 @@ def make_extractive(bench: Workbench) -> ExtractiveManifest:
     )
 
 
-def profile_extractive(opened: OpenExtractive, threads: int, budget_s: float, advance: Advance) -> ExtractiveManifest:
-    """The variant's manifest with a profile measured now on this host."""
-    manifest = opened.manifest
-    watch = watch_here(budget_s, advance)
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
-    return manifest.model_copy(update={"profile": profile})
-
-
 def read_description(source: SourceFolder) -> Description:
     """Reads the checkpoint's `extractive.json`. Raises SourceRefused, which names the field."""
     try:
@@ -210,7 +197,7 @@ def load_sentence_encoder(source: SourceFolder, layer: int | None, max_tokens: i
     if layer is not None:
         _cut(original.model, layer, source.location)
     original = replace(original, window=min(max_tokens, original.window))
-    return SentenceEncoder(original, _mean_of_tokens(original.model))
+    return SentenceEncoder(original, pooled_tokens(original.model, ("mean",)))
 
 
 def _cut(model: PreTrainedModel, layer: int, location: str) -> None:
@@ -223,23 +210,6 @@ def _cut(model: PreTrainedModel, layer: int, location: str) -> None:
         of = f"of {len(layers)}" if isinstance(layers, torch.nn.ModuleList) else "that has no list of layers"
         raise SourceRefused(f"{location}: its extractive.json asks for layer {layer} of an encoder {of}")
     stack.layer = layers[:layer]
-
-
-def _mean_of_tokens(model: PreTrainedModel) -> torch.nn.Module:
-    """A module whose output (sentences, dimensions) is the transformer's mean over unmasked tokens."""
-    import torch
-
-    class MeanOfTokens(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            hidden: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-
-    return MeanOfTokens()
 
 
 def floors_of(precision: Precision, floor: float | None, drop: float) -> ChoiceFloors:
@@ -359,7 +329,7 @@ EXTRACTIVE: Kind[ExtractiveManifest, OpenExtractive] = Kind(
     engines=("onnx",),
     recognises=lambda path, config: (path / EXTRACTIVE_FILE).exists(),
     make=make_extractive,
-    profile=profile_extractive,
+    profile=profiled_in_one_pass,
     agreement=_agreement,
-    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    profiles=one_profile,
 )

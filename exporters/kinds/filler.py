@@ -17,14 +17,24 @@ from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.graphs import export_mask_graph, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
+from exporters.kinds.kind import Kind, has_head, one_profile, profiled_in_one_pass, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Step, Workbench
-from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.profiling import measure_grid
 from exporters.sources.source import SourceFolder
-from exporters.sources.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, TextSet, read_texts
-from exporters.verification import WORST, Comparison, RunRows, batched, golden_texts, record_self_test, run_rows
+from exporters.sources.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, TextSet, read_texts, together
+from exporters.verification import (
+    WORST,
+    Comparison,
+    RunRows,
+    batched,
+    golden_texts,
+    logit_errors,
+    record_self_test,
+    run_rows,
+    too_far_off,
+)
 from gateway.model.manifest import Precision
 from gateway.tasks.fill import MASKS, FillerManifest, FillVerification
 
@@ -32,9 +42,6 @@ ARCHITECTURE = "ForMaskedLM"
 
 DESCRIPTIONS, LONG_TEXTS = 145, 5
 """Verification texts of a checkpoint without its own: package descriptions, and documents to be cut."""
-
-NO_NUMBER = float(np.finfo(np.float32).max)
-"""How far a logit counts as off that is no number."""
 
 
 @dataclass(frozen=True)
@@ -106,20 +113,11 @@ def make_filler(bench: Workbench) -> FillerManifest:
     )
 
 
-def profile_filler(opened: OpenFiller, threads: int, budget_s: float, advance: Advance) -> FillerManifest:
-    """The variant's manifest with a profile measured now on this host."""
-    manifest = opened.manifest
-    watch = watch_here(budget_s, advance)
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
-    return manifest.model_copy(update={"profile": profile})
-
-
 def masked_texts(source: SourceFolder) -> TextSet:
     """The checkpoint's own texts; else package descriptions, and documents to be cut."""
     if (source.path / OWN_TEXTS).exists():
         return read_texts(source.path / OWN_TEXTS)
-    sets = (read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
-    return TextSet(", ".join(one.name for one in sets), tuple(text for one in sets for text in one.texts))
+    return together(read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
 
 
 def _ask(original: Original, reader: MaskReader, bench: Workbench) -> _Asked:
@@ -192,16 +190,15 @@ def compare_words(
     """Compares a variant's likeliest words and logits with the source's."""
     meant, said = np.stack(source), np.stack(variant)
     wanted, given = meant.argmax(axis=1), said.argmax(axis=1)
-    off = np.abs(said.astype(np.float64) - meant)
-    off = np.nan_to_num(off, nan=NO_NUMBER, posinf=NO_NUMBER)
+    error, most = logit_errors(meant, said)
     verification = FillVerification(
         texts=len(source),
         data_set=data_set,
         same_word=float((wanted == given).mean()),
         same_word_floor=floors.same_word,
-        logit_error=float(np.sqrt((off**2).mean())) / max(float(meant.std()), 1e-9),
+        logit_error=error,
         logit_error_ceiling=floors.logit_error,
-        largest_logit_difference=float(off.max()),
+        largest_logit_difference=most,
     )
     worst = np.flatnonzero(wanted != given).tolist()[:WORST]
     differences = tuple(Difference(at, f"token {wanted[at]}", f"token {given[at]}") for at in worst)
@@ -214,12 +211,7 @@ def _broken(found: FillVerification) -> str | None:
             f"{found.same_word:.2%} of {found.texts} texts have the source's likeliest word, "
             f"under the floor of {found.same_word_floor:.2%}"
         )
-    if not found.logit_error <= found.logit_error_ceiling:
-        return (
-            f"its logits are off by {found.logit_error:.4f} of their standard deviation, "
-            f"over the ceiling of {found.logit_error_ceiling:.4f}"
-        )
-    return None
+    return too_far_off(found.logit_error, found.logit_error_ceiling)
 
 
 def _agreement(manifest: FillerManifest) -> Mapping[str, str]:
@@ -235,10 +227,10 @@ FILLER: Kind[FillerManifest, OpenFiller] = Kind(
     described="a filler",
     task="fill",
     engines=("onnx",),
-    recognises=lambda path, config: any(str(one).endswith(ARCHITECTURE) for one in config.get("architectures") or ()),
+    recognises=lambda path, config: has_head(config, ARCHITECTURE),
     make=make_filler,
-    profile=profile_filler,
+    profile=profiled_in_one_pass,
     agreement=_agreement,
-    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    profiles=one_profile,
     golden=lambda manifest: manifest.self_test,
 )

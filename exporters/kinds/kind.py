@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from exporters.plan import Workbench
-from exporters.profiling import Advance
-from gateway.model.manifest import SelfTest
+from exporters.profiling import Advance, measure_grid, watch_here
+from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.profile import ProfileDocument
 
 Manifest = TypeVar("Manifest")
@@ -49,6 +49,24 @@ class Kind(Generic[Manifest, Opened]):
     """The profiles of a variant, for tables."""
     golden: Callable[[Manifest], SelfTest] | None = None
     """The golden inputs of a variant whose replicas answer by one run of an engine; such a run may be a lone one."""
+
+
+def has_head(config: Mapping[str, Any], *endings: str) -> bool:
+    """True if a config.json names an architecture that ends so, such as `ForMaskedLM`."""
+    heads = config.get("architectures")
+    return isinstance(heads, list) and any(str(head).endswith(endings) for head in heads)
+
+
+def profiled_in_one_pass(opened: Any, threads: int, budget_s: float, advance: Advance) -> Any:
+    """The manifest of an opened variant whose engine answers in one pass, with a profile measured now on this host."""
+    manifest, watch = opened.manifest, watch_here(budget_s, advance)
+    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
+    return manifest.model_copy(update={"profile": profile})
+
+
+def one_profile(manifest: VariantManifest) -> Sequence[TitledProfile]:
+    """The profile of a variant whose engine answers in one pass."""
+    return (TitledProfile(manifest.profile, "service time", "batch"),)
 
 
 def share_with_floor(share: float, floor: float, texts: int) -> str:

@@ -38,7 +38,7 @@ from exporters.kinds.graphs import (
     quantise_weights,
     scratch_folder,
 )
-from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor
+from exporters.kinds.kind import Kind, TitledProfile, has_head, rouge, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Step, Workbench
 from exporters.profiling import Advance, Clock, Watch, measure_company, measure_reading_and_steps, watch_here
@@ -506,8 +506,7 @@ def _titled(manifest: Seq2SeqManifest) -> Sequence[TitledProfile]:
 
 def _recognises(path: Path, config: Fields) -> bool:
     """True for an encoder-decoder without a classification head, but for those that only translate."""
-    heads = config.get("architectures")
-    classifies = isinstance(heads, list) and any(str(head).endswith("ForSequenceClassification") for head in heads)
+    classifies = has_head(config, "ForSequenceClassification")
     translates = config.get("model_type") in TRANSLATE
     return config.get("is_encoder_decoder") is True and not classifies and not translates
 

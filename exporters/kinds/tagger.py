@@ -23,13 +23,13 @@ from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.graphs import copy_weights, export_tagging_graph, open_exported, place_graphs, scratch_folder
 from exporters.kinds.heads import read_head
-from exporters.kinds.kind import Kind, TitledProfile, share_with_floor
+from exporters.kinds.kind import Kind, has_head, one_profile, profiled_in_one_pass, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Step, Workbench
-from exporters.profiling import Advance, measure_grid, watch_here
+from exporters.profiling import measure_grid
 from exporters.sources.source import SourceFolder, read_object
-from exporters.sources.texts import OWN_TEXTS, PERSONAL, SOFTWARE, SUMMARIES, TAGGED_OF, TextSet, read_texts
+from exporters.sources.texts import OWN_TEXTS, PERSONAL, SOFTWARE, SUMMARIES, TAGGED_OF, TextSet, read_texts, together
 from exporters.verification import (
     SHOWN_CHARACTERS,
     WORST,
@@ -37,8 +37,10 @@ from exporters.verification import (
     RunRows,
     batched,
     golden_texts,
+    logit_errors,
     record_self_test,
     run_rows,
+    too_far_off,
 )
 from gateway.model.manifest import Precision
 from gateway.tasks.tokens import OUTSIDE, Aggregation, TaggerManifest, TaggingVerification
@@ -49,10 +51,6 @@ PIPELINE = "token-classification"
 DESCRIPTIONS, LONG_TEXTS = 60, 10
 """Verification texts of a checkpoint without its own, beside those with personal data: package descriptions and
 documents, most of which have nothing to find."""
-
-
-NO_NUMBER = float(np.finfo(np.float32).max)
-"""How far a logit counts as off that is no number."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +123,6 @@ def make_tagger(bench: Workbench) -> TaggerManifest:
     )
 
 
-def profile_tagger(opened: OpenTagger, threads: int, budget_s: float, advance: Advance) -> TaggerManifest:
-    """The variant's manifest with a profile measured now on this host."""
-    manifest = opened.manifest
-    watch = watch_here(budget_s, advance)
-    profile = measure_grid(opened.engine, manifest.max_tokens, manifest.self_test, threads, watch)
-    return manifest.model_copy(update={"profile": profile})
-
-
 def read_aggregation(config: Mapping[str, Any], location: str) -> Aggregation:
     """How a checkpoint's tokens become entities: by its own word, else `simple`. Raises SourceRefused."""
     tasks = config.get("task_specific_params")
@@ -152,9 +142,8 @@ def tagged_texts(source: SourceFolder) -> TextSet:
     """
     if (source.path / OWN_TEXTS).exists():
         return read_texts(source.path / OWN_TEXTS)
-    marked = TAGGED_OF.get(source.location, PERSONAL)
-    sets = (read_texts(marked), read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
-    return TextSet(", ".join(one.name for one in sets), tuple(text for one in sets for text in one.texts))
+    usual = read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS)
+    return together(read_texts(TAGGED_OF.get(source.location, PERSONAL)), *usual)
 
 
 def _ask(original: Original, labels: tuple[str, ...], reader: TextReader, bench: Workbench) -> _Asked:
@@ -210,9 +199,7 @@ def compare_tags(
     wanted, given = meant.argmax(axis=1), said.argmax(axis=1)
     same = wanted == given
     tagged = np.asarray([label != OUTSIDE for label in labels])[wanted]
-    apart = np.abs(said.astype(np.float64) - meant)
-    off = np.nan_to_num(apart, nan=NO_NUMBER, posinf=NO_NUMBER)
-    spread = max(float(meant.std()), 1e-9)
+    error, most = logit_errors(meant, said)
     verification = TaggingVerification(
         texts=len(source),
         tokens=len(meant),
@@ -222,9 +209,9 @@ def compare_tags(
         tagged_tokens=int(tagged.sum()),
         tagged_agreement=float(same[tagged].mean()) if tagged.any() else None,
         tagged_agreement_floor=floors.tagged_agreement,
-        logit_error=float(np.sqrt((off**2).mean())) / spread,
+        logit_error=error,
         logit_error_ceiling=floors.logit_error,
-        largest_logit_difference=float(off.max()),
+        largest_logit_difference=most,
     )
     return Comparison(verification, _broken(verification), _worst(source, variant, labels))
 
@@ -240,12 +227,7 @@ def _broken(found: TaggingVerification) -> str | None:
             f"{found.tagged_agreement:.2%} of the {found.tagged_tokens} tokens that the source finds something in "
             f"have its label, under the floor of {found.tagged_agreement_floor:.2%}"
         )
-    if not found.logit_error <= found.logit_error_ceiling:
-        return (
-            f"its logits are off by {found.logit_error:.4f} of their standard deviation, "
-            f"over the ceiling of {found.logit_error_ceiling:.4f}"
-        )
-    return None
+    return too_far_off(found.logit_error, found.logit_error_ceiling)
 
 
 def _worst(source: Sequence[Logits], variant: Sequence[Logits], labels: Sequence[str]) -> tuple[Difference, ...]:
@@ -277,10 +259,10 @@ TAGGER: Kind[TaggerManifest, OpenTagger] = Kind(
     described="a tagger",
     task="tokens",
     engines=("onnx", "torch"),
-    recognises=lambda path, config: any(str(one).endswith(ARCHITECTURE) for one in config.get("architectures") or ()),
+    recognises=lambda path, config: has_head(config, ARCHITECTURE),
     make=make_tagger,
-    profile=profile_tagger,
+    profile=profiled_in_one_pass,
     agreement=_agreement,
-    profiles=lambda manifest: (TitledProfile(manifest.profile, "service time", "batch"),),
+    profiles=one_profile,
     golden=lambda manifest: manifest.self_test,
 )

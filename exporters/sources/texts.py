@@ -125,6 +125,11 @@ def read_texts(file: Path) -> TextSet:
     return _read(file, f"starter {file.stem}", "summary")
 
 
+def together(*sets: TextSet) -> TextSet:
+    """The texts of several sets as one, by all their names."""
+    return TextSet(", ".join(one.name for one in sets), tuple(text for one in sets for text in one.texts))
+
+
 def _read(file: Path, name: str, answer: str) -> TextSet:
     """The text of each line, with its answer if it has one."""
     texts = []

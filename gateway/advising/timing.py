@@ -24,10 +24,8 @@ from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
 from gateway.model.request import RequestShape
 from gateway.tasks import TASKS, service_time_model
-from gateway.tasks.classify import BatchedModel
 from gateway.tasks.generate import CausalManifest
-from gateway.tasks.runs import LARGEST_RUN
-from gateway.tasks.service_time import ServiceTimeModel
+from gateway.tasks.service_time import LARGEST_RUN, BatchedModel, ServiceTimeModel
 from gateway.tasks.summarize import AbstractiveModel
 from gateway.tasks.translate import TranslatorManifest
 

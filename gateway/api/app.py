@@ -27,7 +27,6 @@ from gateway.api.access import Access, preflight_headers
 from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import ADVICE, PATHS, PageFile, read_page
 from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
-from gateway.api.forms import Form, TaskForm
 from gateway.api.headers import read_terms, request_id_of
 from gateway.api.openai import Endpoint, OpenAIForm, UnknownModel, now_s
 from gateway.api.openapi import ANSWERED, openapi_document
@@ -35,7 +34,9 @@ from gateway.api.responses import (
     OUTCOME,
     Alive,
     Checkpoints,
+    Form,
     Ready,
+    TaskForm,
     checkpoint_document,
     coming_document,
     decided_headers,

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, to_builtins
 from pydantic import Field, JsonValue
 
-from gateway.api.forms import Events
-from gateway.api.forms import Told as Facts
+from gateway.api.responses import Events
+from gateway.api.responses import Told as Facts
 from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, NotFound, Problem, UnknownTask
 from gateway.model.messages import Answer, Delta, FinishReason
 from gateway.model.request import Terms

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, Literal, NotRequired, Self, TypedDict
 
 from gateway.model.outcome import Outcome
 
@@ -98,6 +98,11 @@ class InvalidRequest(Problem):
     def __init__(self, detail: str, errors: Sequence[Mapping[str, str]] = (), *, malformed: bool = False) -> None:
         super().__init__(detail, {"errors": [dict(error) for error in errors]})
         self._malformed = malformed
+
+    @classmethod
+    def of_field(cls, field: str, message: str) -> Self:
+        """Names the one field that is at fault, by its path, and what it must be."""
+        return cls(f"{field}: {message}", [{"field": field, "message": message}])
 
     @property
     def http_status(self) -> int:

@@ -18,9 +18,8 @@ from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import MANY, ONE, OPTIONS, Document, Fact, Options, RequestBody, Strict, Task, Text, VariantKind
-from gateway.tasks.classify import BatchedModel
 from gateway.tasks.embed import EmbedderManifest
-from gateway.tasks.service_time import StepSharing
+from gateway.tasks.service_time import BatchedModel, StepSharing
 from gateway.tasks.windows import MOST_WINDOWS, PLANNED, WindowedModel, windows_of
 
 MOST_ANSWERS = 100

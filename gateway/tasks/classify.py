@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
 
 from gateway.model.manifest import ClassifierManifest, FunctionToApply
-from gateway.model.messages import Answer, Parameters
+from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import (
     BY_ANOTHER_NAME,
@@ -27,8 +27,7 @@ from gateway.tasks.base import (
     Text,
     VariantKind,
 )
-from gateway.tasks.runs import LARGEST_RUN, RememberedMedians, runs_of
-from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown, StepSharing
+from gateway.tasks.service_time import BatchedModel
 
 Truncation: TypeAlias = Literal["longest_first", "error"]
 
@@ -195,66 +194,6 @@ def _read(body: ClassifyBody) -> tuple[ClassifyParameters, None]:
     best_alone = given.top_k is None and given.return_all_scores is False
     top_k = 1 if best_alone else given.top_k
     return ClassifyParameters(top_k, given.function_to_apply, given.truncation or "longest_first", second_at), None
-
-
-class BatchedModel:
-    """Service times of a classifier: inputs are cut to the window, and run as `runs_of` divides them."""
-
-    max_batch = LARGEST_RUN
-    joins: StepSharing | None = None
-
-    def __init__(self, profile: LatencyProfile, window_tokens: int) -> None:
-        """`window_tokens` is the most that the checkpoint takes of one input."""
-        self.sigma = profile.sigma
-        self._medians = RememberedMedians(profile)
-        self._window_tokens = window_tokens
-        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
-        self._known: list[list[float]] = []
-
-    def run_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of a batch of equally long inputs."""
-        return self.slowdown.value * self._alike_s(inputs, min(tokens, self._window_tokens))
-
-    def service_times_s(
-        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
-    ) -> tuple[float, float]:
-        """Median seconds within the available time, and done the cheapest way: equal, for there is one way to classify.
-
-        A single text, the common case, is looked up with few calls. Companions are as long as the longest text.
-        """
-        window = self._window_tokens
-        if len(tokens) == 1:
-            own = tokens[0] if tokens[0] < window else window
-            service_time_s = self.slowdown.value * self._alike_s(1 + companions, own)
-        else:
-            lengths = [min(one, window) for one in tokens]
-            service_time_s = self.slowdown.value * self._unlike_s([*lengths, *[max(lengths)] * companions])
-        return service_time_s, service_time_s
-
-    def learn(self, tokens: Sequence[int], parameters: Parameters, answer: Answer) -> None:
-        """Learns the slowdown, from single inputs, since only their run is known."""
-        batch = answer.timings.batch_size
-        if len(tokens) == 1 and batch > 0 and 0 < answer.input.kept <= self._window_tokens:
-            profiled_s = self._medians.median_s(batch, answer.input.kept)
-            self.slowdown.learn(answer.timings.service_time_s, profiled_s)
-
-    def forget(self) -> None:
-        """Resets the slowdown to 1."""
-        self.slowdown = Slowdown(SLOWDOWN_WEIGHT)
-
-    def _alike_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of equally long inputs, cached by number and length; 0 marks what is not looked up yet."""
-        while len(self._known) < inputs:
-            self._known.append([0.0] * (self._window_tokens + 1))
-        of_number = self._known[inputs - 1]
-        if not of_number[tokens]:
-            of_number[tokens] = self._unlike_s([tokens] * inputs)
-        return of_number[tokens]
-
-    def _unlike_s(self, lengths: Sequence[int]) -> float:
-        """Median seconds of inputs of these lengths, in the runs that the replica divides them into."""
-        median_s = self._medians.median_s
-        return sum(median_s(len(run), lengths[run[-1]]) for run in runs_of(lengths, median_s))
 
 
 CLASSIFY = Task(

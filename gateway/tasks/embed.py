@@ -11,7 +11,7 @@ from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import Fact, Strict, Task, TaskBody, VariantKind
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.service_time import BatchedModel
 
 Side: TypeAlias = Literal["left", "right"]
 
@@ -144,10 +144,7 @@ def _check(manifest: EmbedderManifest, parameters: EmbedParameters) -> None:
         return
     known = f"must be one of {', '.join(sorted(manifest.prompts))}" if manifest.prompts else "must be absent"
     why = "" if manifest.prompts else f": {manifest.checkpoint} has no prompts"
-    message = f"{known}{why}"
-    raise InvalidRequest(
-        f"parameters.prompt_name: {message}", [{"field": "parameters.prompt_name", "message": message}]
-    )
+    raise InvalidRequest.of_field("parameters.prompt_name", f"{known}{why}")
 
 
 EMBEDDER = VariantKind(

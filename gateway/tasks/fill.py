@@ -19,7 +19,7 @@ from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import Document, Strict, Task, TaskBody, VariantKind
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.service_time import BatchedModel
 
 MASKS = ("[MASK]", "<mask>")
 """What stands in a text for the word that is left out, for every checkpoint."""
@@ -174,13 +174,15 @@ def _read(body: FillBody) -> tuple[FillParameters, None]:
         either = " or ".join(MASKS)
         wanted = f"must have {either} where the word is left out: each stands for the checkpoint's own mask token"
         message = wanted if masks == 0 else f"may have {MOST_MASKS} masks, got {masks}"
-        raise _refused(field, message)
+        raise InvalidRequest.of_field(field, message)
     given = body.parameters or FillBodyParameters()
     top_k, total = given.top_k or USUAL_WORDS, sum(len(MASK.findall(text)) for text in body.texts())
     if total > MOST_MASKED:
-        raise _refused("inputs", f"may have {MOST_MASKED} masks together, got {total}")
+        raise InvalidRequest.of_field("inputs", f"may have {MOST_MASKED} masks together, got {total}")
     if top_k * total > MOST_FILLED:
-        raise _refused("parameters.top_k", f"times the masks may be {MOST_FILLED}, got {top_k} times {total}")
+        raise InvalidRequest.of_field(
+            "parameters.top_k", f"times the masks may be {MOST_FILLED}, got {top_k} times {total}"
+        )
     return FillParameters(top_k, None if given.targets is None else tuple(given.targets), total), None
 
 
@@ -194,10 +196,6 @@ class FillerModel(BatchedModel):
         engine_s, _ = super().service_times_s(tokens, parameters, available_s, companions)
         words = parameters.top_k * parameters.masks if isinstance(parameters, FillParameters) else 0
         return engine_s + WORD_S * words, engine_s + WORD_S * words
-
-
-def _refused(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", [{"field": field, "message": message}])
 
 
 FILL = Task(

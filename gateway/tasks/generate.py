@@ -7,16 +7,15 @@ answers turns into its prompt, by its own template.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Struct, to_builtins
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag
 
 from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import GoldenSummary, VariantManifest
-from gateway.model.messages import Delta, FinishReason, Parameters
+from gateway.model.messages import Delta, Parameters
 from gateway.model.profile import ProfileDocument
-from gateway.model.tier import Tier
 from gateway.tasks.base import (
     BY_ANOTHER_NAME,
     CONVERSATION,
@@ -35,7 +34,7 @@ from gateway.tasks.base import (
 )
 from gateway.tasks.decoding import MOST_TOGETHER, DecodingTimes, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.service_time import StepSharing
-from gateway.tasks.writing import WritingModel
+from gateway.tasks.writing import ENDS, NICENESS, WritingModel
 
 MOST_NEW_TOKENS = 4096
 """Most new tokens that a request may ask for."""
@@ -248,9 +247,11 @@ def _read(body: GenerateBody) -> tuple[GenerateParameters, str | None]:
     given = body.parameters or GenerateBodyParameters()
     most, least = given.max_new_tokens, given.min_new_tokens or 0
     if most is not None and least > most:
-        raise _refused("parameters.min_new_tokens", f"must be at most the {most} new tokens that are allowed")
+        raise InvalidRequest.of_field(
+            "parameters.min_new_tokens", f"must be at most the {most} new tokens that are allowed"
+        )
     if given.details:
-        raise _refused("parameters.details", "must be false: ask for details by ?details=true")
+        raise InvalidRequest.of_field("parameters.details", "must be false: ask for details by ?details=true")
     drawn = (given.temperature, given.top_k, given.top_p)
     sample = (
         given.do_sample if given.do_sample is not None else (True if any(one is not None for one in drawn) else None)
@@ -271,10 +272,6 @@ def _read(body: GenerateBody) -> tuple[GenerateParameters, str | None]:
         truncate=given.truncate,
         roles=body.roles(),
     ), given.domain
-
-
-def _refused(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", [{"field": field, "message": message}])
 
 
 class _Frozen(BaseModel):
@@ -374,22 +371,6 @@ class CausalModel(WritingModel):
         self._rules = manifest.generation
         self.joins = StepSharing(self._reading_s, self._pace)
 
-    def run_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of so many texts of one length, as many together as may be."""
-        whole, rest = divmod(inputs, MOST_TOGETHER)
-        full_s = whole * self._together([tokens] * MOST_TOGETHER, _USUAL, 0.0)[1] if whole else 0.0
-        return full_s + (self._together([tokens] * rest, _USUAL, 0.0)[1] if rest else 0.0)
-
-    def service_times_s(
-        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
-    ) -> tuple[float, float]:
-        """Median seconds within the available time, and the least. Companions are under way, and not read anew."""
-        given = parameters if isinstance(parameters, GenerateParameters) else _USUAL
-        texts = parameters.answered(tokens)
-        groups = [texts[at : at + MOST_TOGETHER] for at in range(0, len(texts), MOST_TOGETHER)]
-        each = [self._together(group, given, available_s / len(groups), companions) for group in groups]
-        return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
-
     def first_token_s(self, tokens: Sequence[int], parameters: Parameters, companions: int = 0) -> float:
         """Median seconds until the first token is told: the first prompt is read, and one step is run."""
         given = parameters if isinstance(parameters, GenerateParameters) else _USUAL
@@ -398,13 +379,14 @@ class CausalModel(WritingModel):
         return times.encode_s + times.step_s(min(1 + companions, MOST_TOGETHER))
 
     def _together(
-        self, lengths: Sequence[int], given: GenerateParameters, available_s: float, companions: int = 0
+        self, lengths: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
     ) -> tuple[float, float]:
         """Median seconds of texts that step together: as done within the available time, and the least.
 
         Their prompts are read one after the other. Steps count as those in the middle of the longest answer, since each
         takes longer than the one before.
         """
+        given = parameters if isinstance(parameters, GenerateParameters) else _USUAL
         read = [min(one, given.truncate or one, self._window_tokens) for one in lengths]
         longest, rows = max(read), min(len(read) + companions, MOST_TOGETHER)
         wanted = wanted_tokens(given, self._rules, self._output_tokens, longest, self._window_tokens)
@@ -447,10 +429,6 @@ def _token(text: str, *, special: bool = False) -> dict[str, object]:
     return {"id": -1, "text": text, "logprob": None, "special": special}
 
 
-def _finish_reasons() -> tuple[str, ...]:
-    return tuple(one for one in get_args(FinishReason) if one != "short")
-
-
 GENERATE = Task(
     name="generate",
     summary="Continue a text, or a conversation, within a latency budget",
@@ -460,8 +438,8 @@ GENERATE = Task(
     output=GeneratedText,
     kinds={"causal": VariantKind(CausalManifest, CausalModel)},
     default_budget_ms=10_000.0,
-    niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
-    finish_reasons=_finish_reasons(),
+    niceness=NICENESS,
+    finish_reasons=ENDS,
     streams=Streaming(_delta_event, _done_event),
     openai=dict.fromkeys(("chat", "completions"), GenerateBodyParameters.model_fields),
 )

@@ -13,7 +13,6 @@ from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import ExtractiveManifest, GenerationRules, Seq2SeqManifest
 from gateway.model.messages import Answer, FinishReason, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.model.tier import Tier
 from gateway.tasks.base import (
     BY_ANOTHER_NAME,
     Ignored,
@@ -36,7 +35,7 @@ from gateway.tasks.decoding import (
     was_short,
 )
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown, StepSharing
-from gateway.tasks.writing import WritingModel
+from gateway.tasks.writing import NICENESS, WritingModel
 
 LongText: TypeAlias = Literal["chunk", "longest_first", "error"]
 
@@ -192,17 +191,19 @@ def _read(body: SummarizeBody) -> tuple[SummarizeParameters, str | None]:
     _, most = first_given(levels, "max_new_tokens", "max_length")
     name, least = first_given(levels, "min_new_tokens", "min_length")
     if most is not None and least is not None and least > most:
-        message = f"must be at most the {most} new tokens that are allowed"
-        raise InvalidRequest(f"{name}: {message}", [{"field": name, "message": message}])
+        raise InvalidRequest.of_field(name, f"must be at most the {most} new tokens that are allowed")
     return SummarizeParameters(
         max_new_tokens=most,
         min_new_tokens=least,
-        num_beams=first_given(levels, "num_beams")[1],
-        length_penalty=first_given(levels, "length_penalty")[1],
-        no_repeat_ngram_size=first_given(levels, "no_repeat_ngram_size")[1],
-        early_stopping=first_given(levels, "early_stopping")[1],
+        **search_of(levels),
         truncation=given.truncation or "chunk",
     ), given.domain
+
+
+def search_of(levels: Mapping[str, GenerateParameters]) -> dict[str, Any]:
+    """How a text is searched for, by the fields of a task's parameters; None is the checkpoint's own choice."""
+    names = ("num_beams", "length_penalty", "no_repeat_ngram_size", "early_stopping")
+    return {name: first_given(levels, name)[1] for name in names}
 
 
 def first_given(levels: Mapping[str, GenerateParameters], *names: str) -> tuple[str, Any]:
@@ -269,23 +270,6 @@ class AbstractiveModel(WritingModel):
         if manifest.shares_steps:
             self.max_batch = MOST_TOGETHER
             self.joins = StepSharing(self._held_s, self._pace)
-
-    def run_s(self, inputs: int, tokens: int) -> float:
-        """Median seconds of the texts, each done the cheapest way, as many together as may be."""
-        whole, rest = divmod(inputs, self.max_batch)
-        full_s = whole * self._together([tokens] * self.max_batch, _USUAL, 0.0)[1] if whole else 0.0
-        return full_s + (self._together([tokens] * rest, _USUAL, 0.0)[1] if rest else 0.0)
-
-    def service_times_s(
-        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
-    ) -> tuple[float, float]:
-        """Median seconds within the available time, and the least; groups of texts share the time equally.
-
-        Companions are under way, and not read anew.
-        """
-        groups = [tokens[at : at + self.max_batch] for at in range(0, len(tokens), self.max_batch)]
-        each = [self._together(group, parameters, available_s / len(groups), companions) for group in groups]
-        return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
 
     def first_token_s(self, tokens: Sequence[int], parameters: Parameters, companions: int = 0) -> float:
         """Median seconds until the first word is told: the first text is read, and a few steps are run.
@@ -393,7 +377,7 @@ SUMMARIZE = Task(
         "seq2seq": VariantKind(Seq2SeqManifest, AbstractiveModel),
     },
     default_budget_ms=10_000.0,
-    niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
+    niceness=NICENESS,
     finish_reasons=get_args(FinishReason),
     streams=Streaming(),
     openai={"completions": GenerateParameters.model_fields},

@@ -10,16 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import GenerationRules, GoldenSummary, TokenVerification, VariantManifest
-from gateway.model.messages import Answer, FinishReason, Generation, Parameters
+from gateway.model.messages import Answer, Generation, Parameters
 from gateway.model.profile import ProfileDocument
-from gateway.model.tier import Tier
 from gateway.tasks.base import (
     BY_ANOTHER_NAME,
     Ignored,
@@ -33,7 +32,8 @@ from gateway.tasks.base import (
 from gateway.tasks.decoding import FIRST_STEPS, DecodingTimes, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.languages import MOST_CHARACTERS, is_unspaced, language_of, meant
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, StepSharing
-from gateway.tasks.summarize import LONG_TEXT, GenerateParameters, LongText, first_given
+from gateway.tasks.summarize import LONG_TEXT, GenerateParameters, LongText, first_given, search_of
+from gateway.tasks.writing import ENDS, NICENESS
 
 SENTENCE_TOKENS = 30.0
 """Tokens of a sentence, until a checkpoint's answers have taught it; about those of the texts that are measured."""
@@ -148,10 +148,7 @@ def _read(body: TranslateBody) -> tuple[TranslateParameters, str | None]:
         source=given.src_lang,
         target=given.tgt_lang,
         max_new_tokens=first_given(levels, "max_new_tokens", "max_length")[1],
-        num_beams=first_given(levels, "num_beams")[1],
-        length_penalty=first_given(levels, "length_penalty")[1],
-        no_repeat_ngram_size=first_given(levels, "no_repeat_ngram_size")[1],
-        early_stopping=first_given(levels, "early_stopping")[1],
+        **search_of(levels),
         truncation=given.truncation or "chunk",
     ), given.domain
 
@@ -330,8 +327,7 @@ def _unable(manifests: Mapping[str, TranslatorManifest], source: str | None, tar
 def _refusal(
     kind: type[InvalidRequest], field: str, must: str, manifests: Mapping[str, TranslatorManifest]
 ) -> InvalidRequest:
-    message = f"{must}; there are {_listed(manifests.values())}"
-    return kind(f"parameters.{field}: {message}", [{"field": f"parameters.{field}", "message": message}])
+    return kind.of_field(f"parameters.{field}", f"{must}; there are {_listed(manifests.values())}")
 
 
 def _languages(codes: Iterable[str]) -> int:
@@ -444,10 +440,6 @@ def _step_s(generation: Generation, times: DecodingTimes) -> float:
     return times.step_s(generation.beams)
 
 
-def _finish_reasons() -> tuple[str, ...]:
-    return tuple(one for one in get_args(FinishReason) if one != "short")
-
-
 TRANSLATE = Task(
     name="translate",
     summary="Translate texts within a latency budget",
@@ -457,8 +449,8 @@ TRANSLATE = Task(
     output=Translation,
     kinds={"translator": VariantKind(TranslatorManifest, TranslationModel)},
     default_budget_ms=10_000.0,
-    niceness={Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19},
-    finish_reasons=_finish_reasons(),
+    niceness=NICENESS,
+    finish_reasons=ENDS,
     streams=Streaming(),
     able=_able,
 )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.service_time import BatchedModel
 
 MOST_WINDOWS = 128
 """Windows that the texts of a request may take. Set by hand: of 28 ms each, as on two cores here, they take 3.6 s."""

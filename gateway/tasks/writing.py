@@ -1,19 +1,27 @@
-"""Service times of what writes token by token, whatever it reads: what a text takes, and what answers teach."""
+"""What tasks that write token by token share: priority, how texts end, what one takes, and what answers teach."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import get_args
 
-from gateway.model.messages import Answer, Generation, Parameters
+from gateway.model.messages import Answer, FinishReason, Generation, Parameters
+from gateway.model.tier import Tier
 from gateway.tasks.decoding import HEADROOM, DecodingTimes, Wanted, WritingTimes, was_short
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, StepSharing
 
+NICENESS = {Tier.REALTIME: 5, Tier.BALANCED: 19, Tier.QUALITY: 19}
+"""The operating system priority of what writes, by tier: it yields to what answers in one pass."""
+
+ENDS: tuple[str, ...] = tuple(reason for reason in get_args(FinishReason) if reason != "short")
+"""Why a text ends where none is too short to be written."""
+
 
 class WritingModel(ABC):
-    """What answers teach of a checkpoint that writes them: their length, and the slowdown.
+    """Service times of a checkpoint that writes: groups of texts step together, and answers teach it their length.
 
-    A subclass says what texts take, and what a request wants.
+    A subclass says what such a group takes, and what a request wants.
     """
 
     max_batch: int = 1
@@ -38,6 +46,30 @@ class WritingModel(ABC):
     @abstractmethod
     def _forced(self, parameters: Parameters) -> bool:
         """True if a request asks for more tokens than are usual, so that its length says nothing of others."""
+
+    @abstractmethod
+    def _together(
+        self, lengths: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
+        """Median seconds of texts that step together: as done within the available time, and the least."""
+
+    def run_s(self, inputs: int, tokens: int) -> float:
+        """Median seconds of so many texts of one length, each done the cheapest way, as many together as may be."""
+        whole, rest = divmod(inputs, self.max_batch)
+        full_s = whole * self._together([tokens] * self.max_batch, self.usual, 0.0)[1] if whole else 0.0
+        return full_s + (self._together([tokens] * rest, self.usual, 0.0)[1] if rest else 0.0)
+
+    def service_times_s(
+        self, tokens: Sequence[int], parameters: Parameters, available_s: float, companions: int = 0
+    ) -> tuple[float, float]:
+        """Median seconds within the available time, and the least; groups of texts share the time equally.
+
+        Companions are under way, and not read anew.
+        """
+        texts = parameters.answered(tokens)
+        groups = [texts[at : at + self.max_batch] for at in range(0, len(texts), self.max_batch)]
+        each = [self._together(group, parameters, available_s / len(groups), companions) for group in groups]
+        return sum(fully_s for fully_s, _ in each), sum(least_s for _, least_s in each)
 
     def _midway(self, kept: int, tokens: int) -> int:
         """The tokens before the mean one of the steps that wrote `tokens` after `kept` ones."""

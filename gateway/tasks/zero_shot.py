@@ -29,9 +29,9 @@ from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.tasks.base import Claim, Document, Strict, Task, TaskBody, VariantKind
-from gateway.tasks.classify import BatchedModel, LabelScore
+from gateway.tasks.classify import LabelScore
 from gateway.tasks.embed import EmbedderManifest
-from gateway.tasks.service_time import StepSharing
+from gateway.tasks.service_time import BatchedModel, StepSharing
 
 MOST_LABELS = 64
 """Labels of one request. Set by hand: each is a run of an engine's row, of every text where entailment is asked."""
@@ -177,9 +177,8 @@ def _read(body: ZeroShotBody) -> tuple[ZeroShotParameters, None]:
     if not texts:
         raise no_text()
     if texts * len(labels) > MOST_PAIRS:
-        field = "parameters.candidate_labels"
         message = f"times the texts may be {MOST_PAIRS}, got {len(labels)} times {texts}"
-        raise InvalidRequest(f"{field}: {message}", [{"field": field, "message": message}])
+        raise InvalidRequest.of_field("parameters.candidate_labels", message)
     return ZeroShotParameters(tuple(labels), given.multi_label is True, given.hypothesis_template), None
 
 

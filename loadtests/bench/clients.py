@@ -214,7 +214,7 @@ def _documents() -> list[str]:
 
 def _fits(run: Any, text: str) -> bool:
     """True if a pipeline reads the text whole."""
-    return len(run.tokenizer(text)["input_ids"]) <= run.tokenizer.model_max_length
+    return bool(len(run.tokenizer(text)["input_ids"]) <= run.tokenizer.model_max_length)
 
 
 def _labels(scores: Mapping[str, float]) -> Told:
@@ -271,7 +271,7 @@ def _pipeline_fill(source: Path, location: str) -> Reference:
 def _is_embedder(source: Path, location: str) -> bool:
     from exporters.kinds.embedder import EMBEDDER
 
-    recognised: bool = EMBEDDER.recognises(source, read_object(source / "config.json", location))  # type: ignore[no-any-return]
+    recognised: bool = EMBEDDER.recognises(source, read_object(source / "config.json", location))
     return recognised
 
 

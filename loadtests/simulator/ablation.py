@@ -232,7 +232,7 @@ ABLATIONS = (
     Ablation(
         "price age",
         "Each arrival is decided at a price of its own.",
-        {"gateway.scheduling.decider:PRICE_AGE_S": 0.0},
+        {f"{_SCHEDULER}:PRICE_AGE_S": 0.0},
         _COMPUTING,
     ),
     # What is known of the arrivals.

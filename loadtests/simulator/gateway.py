@@ -16,9 +16,8 @@ from gateway.model.deadline import Deadline
 from gateway.model.faults import Part
 from gateway.model.messages import Answer, InputReport, LoadReport, Parameters, ReplicaTimings
 from gateway.model.request import RequestShape, Terms
-from gateway.scheduling.decider import Decider
 from gateway.scheduling.ruled import Rule, RuledScheduler
-from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
+from gateway.scheduling.scheduler import Decider, Scheduler, Stage, Ticket
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks import TASKS
 from gateway.tasks.service_time import Slowdown, StepSharing

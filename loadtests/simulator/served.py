@@ -11,9 +11,8 @@ from pathlib import Path
 
 from gateway.catalogs.catalog import Catalog
 from gateway.model.faults import Note
-from gateway.scheduling.decider import Decider
 from gateway.scheduling.ruled import RuledScheduler
-from gateway.scheduling.scheduler import Scheduler
+from gateway.scheduling.scheduler import Decider, Scheduler
 from loadtests.simulator.policies.registry import BASELINES, statics
 from loadtests.simulator.policies.setting import RuleMaker, Setting
 from loadtests.simulator.simulation import OURS, STATIC, Place, Simulation, UnknownPolicy

@@ -24,9 +24,7 @@ from gateway.model.profile import LoneRuns, spread_of
 from gateway.model.tier import Tier
 from gateway.router import lone_runs
 from gateway.tasks import read_manifest, service_time_model
-from gateway.tasks.classify import BatchedModel
-from gateway.tasks.runs import LARGEST_RUN
-from gateway.tasks.service_time import ServiceTimeModel, StepSharing
+from gateway.tasks.service_time import LARGEST_RUN, BatchedModel, ServiceTimeModel, StepSharing
 from gateway.tasks.summarize import SummarizeParameters
 from loadtests.workload.files import Row, ScenarioError, read_table
 from loadtests.workload.scenario import Scenario

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from by_hand import entry_of
 from rich.console import Console
 from small_adapters import base_of, write_wheels
 from small_checkpoints import make_checkpoint
@@ -19,7 +20,7 @@ from exporters.preparing.behind import prepare_first
 from exporters.preparing.prepare import prepare
 from exporters.starter.adapter.build import NAME, build_from
 from exporters.starter.adapter.fit import Recipe
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
+from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.manifest import ClassifierManifest, Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
@@ -60,16 +61,7 @@ def registry(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def entry(name: str, source: Path, tier: Tier) -> CatalogEntry:
     """A classifier of the catalog, in fp32."""
-    return CatalogEntry(
-        name=name,
-        task="classify",
-        tier=tier,
-        family="any",
-        source=str(source),
-        precision=(Precision.FP32,),
-        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
-        licence="none",
-    )
+    return entry_of(name, "classify", tier, family="any", source=str(source), precision=(Precision.FP32,))
 
 
 def prepared(cache: Path, *entries: CatalogEntry) -> tuple[Mapping[str, Path], str]:

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from by_hand import entry_of
 from rich.console import Console
 from small_checkpoints import make_checkpoint
 
@@ -15,7 +16,7 @@ from deployments.engines.host import read_host
 from deployments.replica.classify import open_classifier
 from exporters.plan import Settings
 from exporters.preparing.prepare import prepare
-from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, Quality
+from gateway.catalogs.catalog import Catalog, EngineName
 from gateway.model.manifest import MANIFEST_NAME, ClassifierManifest, Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
@@ -34,16 +35,14 @@ ALL = (Precision.INT8, Precision.FP32, Precision.BF16)
 
 def catalog(checkpoint: Path, engine: EngineName, *precision: Precision) -> Catalog:
     """One checkpoint."""
-    entry = CatalogEntry(
-        name="tiny",
-        task="classify",
-        tier=Tier.REALTIME,
+    entry = entry_of(
+        "tiny",
+        "classify",
+        Tier.REALTIME,
         family="DistilBERT",
         source=str(checkpoint),
         engine=engine,
         precision=precision,
-        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
-        licence="none",
     )
     return Catalog(name="test", checkpoints=(entry,))
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from by_hand import SELF_TEST, bert_tokenizer, entry_of, manifest_of
 from fakes import FakeClock, latency_profile, profile_document
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.answering.reading import QuestionReader
 from deployments.replica.answering.replica import AnswererReplica, OpenAnswerer
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
-from gateway.model.manifest import GoldenInput, Precision, SelfTest, SourceOf
+from gateway.catalogs.catalog import Catalog
 from gateway.model.tier import Tier
 from gateway.tasks.answer import AnswererManifest, SpanVerification
 
@@ -27,16 +27,7 @@ WINDOW, SPECIALS = 12, 3
 
 def catalog() -> Catalog:
     """Return one answerer."""
-    entry = CatalogEntry(
-        name=NAME,
-        task="answer",
-        tier=Tier.QUALITY,
-        family="BERT",
-        source="starter:by-hand",
-        quality=Quality(metric="F1", value=80.0, data_set="by hand", reference="made up"),
-        licence="none",
-    )
-    return Catalog(name="answers", checkpoints=(entry,))
+    return Catalog(name="answers", checkpoints=(entry_of(NAME, "answer", Tier.QUALITY, 80.0, "F1"),))
 
 
 def manifest() -> AnswererManifest:
@@ -51,24 +42,18 @@ def manifest() -> AnswererManifest:
         logit_error_ceiling=0,
         largest_logit_difference=0,
     )
-    return AnswererManifest(
-        checkpoint=NAME,
-        task="answer",
-        family="BERT",
-        engine="onnx",
-        precision=Precision.FP32,
-        source=SourceOf(location="starter:by-hand", revision="", sha256="0123456789abcdef" * 4),
+    return manifest_of(
+        AnswererManifest,
+        NAME,
+        "answer",
         max_tokens=WINDOW,
         token_types=True,
         special_tokens=SPECIALS,
         no_answer_token=True,
         golden_question="who ?",
-        files={},
-        cpu_features=(),
         verification=verification,
-        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0,)),)),
+        self_test=SELF_TEST,
         profile=profile_document(0.002),
-        made_with={},
     )
 
 
@@ -79,16 +64,7 @@ def manifests() -> dict[str, AnswererManifest]:
 
 def tokenizer() -> Tokenizer:
     """Return a tokenizer of BERT's kind over a few pieces, uncased."""
-    made = Tokenizer(models.WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    made.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    return made
+    return bert_tokenizer(WORDS, single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1")
 
 
 @dataclass

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from by_hand import SELF_TEST, entry_of, manifest_of
 from fakes import FakeClock, latency_profile, profile_document
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.embedding import EmbedderReplica, OpenEmbedder, TextReader
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Defaults, Quality
-from gateway.model.manifest import GoldenInput, Precision, SelfTest, SourceOf
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Defaults
 from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
 from gateway.model.tier import Tier
 from gateway.tasks.answer import FoundAnswer
@@ -40,17 +40,7 @@ def catalog(default: str | None = None, also: tuple[str, ...] = ("similarity",))
 
 def entry(name: str, tier: Tier, value: float, also: tuple[str, ...] = ("similarity",)) -> CatalogEntry:
     """Return the entry of an embedder with this quality, in points."""
-    quality = Quality(metric="mean reciprocal rank", value=value, data_set="by hand", reference="made up")
-    return CatalogEntry(
-        name=name,
-        task="embed",
-        also=also,
-        tier=tier,
-        family="BERT",
-        source="starter:by-hand",
-        quality=quality,
-        licence="none",
-    )
+    return entry_of(name, "embed", tier, value, "mean reciprocal rank", also=also)
 
 
 def manifest(name: str, *, normalized: bool = True, prompts: dict[str, str] | None = None) -> EmbedderManifest:
@@ -67,24 +57,18 @@ def manifest(name: str, *, normalized: bool = True, prompts: dict[str, str] | No
         moved=0,
         moved_ceiling=0,
     )
-    return EmbedderManifest(
-        checkpoint=name,
-        task="embed",
-        family="BERT",
-        engine="onnx",
-        precision=Precision.FP32,
-        source=SourceOf(location="starter:by-hand", revision="", sha256="0123456789abcdef" * 4),
+    return manifest_of(
+        EmbedderManifest,
+        name,
+        "embed",
         max_tokens=WINDOW,
         dimensions=DIMENSIONS,
         pooling=("mean",),
         normalized=normalized,
         prompts=prompts or {},
-        files={},
-        cpu_features=(),
         verification=verification,
-        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0,)),)),
+        self_test=SELF_TEST,
         profile=profile_document(MEDIANS_S.get(name, 0.01)),
-        made_with={},
     )
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from by_hand import SELF_TEST, bert_tokenizer, entry_of, manifest_of
 from fakes import FakeClock, latency_profile, profile_document
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.filling import FillerReplica, MaskReader, OpenFiller
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
-from gateway.model.manifest import GoldenInput, Precision, SelfTest, SourceOf
+from gateway.catalogs.catalog import Catalog
 from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
 from gateway.model.tier import Tier
 from gateway.tasks.fill import MASK, FilledMask, FillerManifest, FillVerification
@@ -25,16 +25,7 @@ WINDOW = 12
 
 def catalog() -> Catalog:
     """Return one filler."""
-    entry = CatalogEntry(
-        name=NAME,
-        task="fill",
-        tier=Tier.BALANCED,
-        family="BERT",
-        source="starter:by-hand",
-        quality=Quality(metric="accuracy", value=50.0, data_set="by hand", reference="made up"),
-        licence="none",
-    )
-    return Catalog(name="masks", checkpoints=(entry,))
+    return Catalog(name="masks", checkpoints=(entry_of(NAME, "fill", Tier.BALANCED, 50.0),))
 
 
 def manifest() -> FillerManifest:
@@ -48,22 +39,16 @@ def manifest() -> FillerManifest:
         logit_error_ceiling=0,
         largest_logit_difference=0,
     )
-    return FillerManifest(
-        checkpoint=NAME,
-        task="fill",
-        family="BERT",
-        engine="onnx",
-        precision=Precision.FP32,
-        source=SourceOf(location="starter:by-hand", revision="", sha256="0123456789abcdef" * 4),
+    return manifest_of(
+        FillerManifest,
+        NAME,
+        "fill",
         max_tokens=WINDOW,
         mask_token="[MASK]",
         cleans_spaces=True,
-        files={},
-        cpu_features=(),
         verification=verification,
-        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0,)),)),
+        self_test=SELF_TEST,
         profile=profile_document(0.002),
-        made_with={},
     )
 
 
@@ -81,14 +66,8 @@ def answered(checkpoint: str, work: Work) -> Answer:
 
 def tokenizer() -> Tokenizer:
     """Return a tokenizer of BERT's kind over a few pieces, uncased."""
-    made = Tokenizer(models.WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made = bert_tokenizer(WORDS)
     made.decoder = decoders.WordPiece(cleanup=False)
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    made.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     return made
 
 

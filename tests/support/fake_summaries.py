@@ -5,20 +5,18 @@ Two extract sentences, one quickly and one well; the third writes, best of all, 
 
 from __future__ import annotations
 
+from by_hand import SELF_TEST, entry_of, manifest_of
 from fakes import ANSWER, MEDIANS_S, Behaviour, cell, manifest
 from fakes import catalog as classifiers
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits
 from gateway.model.manifest import (
     ChoiceVerification,
     ExtractiveManifest,
     GenerationRules,
-    GoldenInput,
     GoldenSummary,
     Precision,
-    SelfTest,
     Seq2SeqManifest,
-    SourceOf,
     TokenVerification,
     VariantManifest,
 )
@@ -80,30 +78,20 @@ def profile(per_row_s: float, batches: tuple[int, ...] = (1, 2, 4, 8), fixed_s: 
     return ProfileDocument(threads=1, measured_on="nothing", cells=cells)
 
 
-def source() -> SourceOf:
-    """Return the source of all of them."""
-    return SourceOf(location="starter:by-hand", revision="", sha256="0" * 64)
-
-
 def extractive_manifest(checkpoint: str, per_token_s: float) -> ExtractiveManifest:
     """Return the manifest of a checkpoint that extracts three sentences, at this many seconds a token."""
-    return ExtractiveManifest(
-        checkpoint=checkpoint,
-        task="summarize",
-        family="BERT",
-        engine="onnx",
+    return manifest_of(
+        ExtractiveManifest,
+        checkpoint,
+        "summarize",
         precision=Precision.INT8,
-        source=source(),
         max_tokens=WINDOW,
-        files={},
-        cpu_features=(),
         profile=profile(32 * per_token_s),
-        made_with={},
         sentences=3,
         verification=ChoiceVerification(
             texts=1, data_set="by hand", same_choice=1, same_choice_floor=0.9, least_cosine=0.99
         ),
-        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0, 1.0)),)),
+        self_test=SELF_TEST,
     )
 
 
@@ -126,18 +114,14 @@ def seq2seq_manifest(
         for rows in (1, 2, 4, 8)
         for tokens in (32, 128, WINDOW)
     )
-    return Seq2SeqManifest(
-        checkpoint=SCRIBE,
-        task="summarize",
+    return manifest_of(
+        Seq2SeqManifest,
+        SCRIBE,
+        "summarize",
         family="BART",
-        engine="onnx",
         precision=Precision.INT8,
-        source=source(),
         max_tokens=WINDOW,
-        files={},
-        cpu_features=(),
         profile=profile(encode_s, (1,)),
-        made_with={},
         generation=GenerationRules.model_validate(told),
         output_tokens=OUTPUT_TOKENS,
         verification=TokenVerification(
@@ -150,16 +134,7 @@ def seq2seq_manifest(
 
 def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> CatalogEntry:
     """Return the entry of a summarizer with this quality, in points."""
-    return CatalogEntry(
-        name=name,
-        task="summarize",
-        tier=tier,
-        family="BERT",
-        source="starter:by-hand",
-        quality=Quality(metric="ROUGE-L", value=value, data_set="by hand", reference="made up"),
-        licence="none",
-        domain=domain,
-    )
+    return entry_of(name, "summarize", tier, value, "ROUGE-L", domain=domain)
 
 
 def catalog(limits: Limits | None = None) -> Catalog:

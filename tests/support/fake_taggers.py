@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from by_hand import SELF_TEST, bert_tokenizer, entry_of, manifest_of
 from fakes import FakeClock, latency_profile, profile_document
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.tagging.entities import Tagger
 from deployments.replica.tagging.reading import TextReader
 from deployments.replica.tagging.replica import OpenTagger, TaggerReplica
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Defaults, Quality
-from gateway.model.manifest import GoldenInput, Precision, SelfTest, SourceOf
+from gateway.catalogs.catalog import Catalog, Defaults
 from gateway.model.messages import Answer, InputReport, ReplicaTimings, Work
 from gateway.model.tier import Tier
 from gateway.tasks.tokens import Aggregation, Entity, TaggerManifest, TaggingVerification
@@ -33,22 +33,12 @@ def catalog(default: str | None = None, others: tuple[str, ...] = ()) -> Catalog
 
     `others` are better taggers, each made for the domain that it is named by.
     """
-    entries = tuple(_entry(name, name, 80.0 + at) for at, name in enumerate(others, start=1))
-    defaults = Defaults(domain={"tokens": default} if default else {})
-    return Catalog(name="tags", defaults=defaults, checkpoints=(_entry(NAME, DOMAIN, 80.0), *entries))
-
-
-def _entry(name: str, domain: str, value: float) -> CatalogEntry:
-    return CatalogEntry(
-        name=name,
-        task="tokens",
-        tier=Tier.BALANCED,
-        family="BERT",
-        source="starter:by-hand",
-        domain=domain,
-        quality=Quality(metric="F1", value=value, data_set="by hand", reference="made up"),
-        licence="none",
+    entries = tuple(
+        entry_of(name, "tokens", Tier.BALANCED, 80.0 + at, "F1", domain=name) for at, name in enumerate(others, start=1)
     )
+    one = entry_of(NAME, "tokens", Tier.BALANCED, 80.0, "F1", domain=DOMAIN)
+    defaults = Defaults(domain={"tokens": default} if default else {})
+    return Catalog(name="tags", defaults=defaults, checkpoints=(one, *entries))
 
 
 def manifest(aggregation: Aggregation = "simple") -> TaggerManifest:
@@ -65,24 +55,18 @@ def manifest(aggregation: Aggregation = "simple") -> TaggerManifest:
         logit_error_ceiling=0,
         largest_logit_difference=0,
     )
-    return TaggerManifest(
-        checkpoint=NAME,
-        task="tokens",
-        family="BERT",
-        engine="onnx",
-        precision=Precision.FP32,
-        source=SourceOf(location="starter:by-hand", revision="", sha256="0123456789abcdef" * 4),
+    return manifest_of(
+        TaggerManifest,
+        NAME,
+        "tokens",
         max_tokens=WINDOW,
         labels=LABELS,
         aggregation_strategy=aggregation,
         special_tokens=2,
         unknown_token_id=1,
-        files={},
-        cpu_features=(),
         verification=verification,
-        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0,)),)),
+        self_test=SELF_TEST,
         profile=profile_document(0.002),
-        made_with={},
     )
 
 
@@ -96,19 +80,6 @@ def answered(checkpoint: str, work: Work) -> Answer:
     entity = Entity(entity_group="PER", score=0.9, word="ann", start=0, end=3)
     report = InputReport(4, 4, False, len(work.inputs))
     return Answer(tuple([entity] for _ in work.inputs), report, ReplicaTimings(0.001, 0.002, 0.003, 1))
-
-
-def tokenizer() -> Tokenizer:
-    """Return a tokenizer of BERT's kind over a few pieces, uncased."""
-    made = Tokenizer(models.WordPiece({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    made.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    return made
 
 
 @dataclass
@@ -133,7 +104,7 @@ class KnowingEngine:
 def replica(folder: Path, engine: KnowingEngine, aggregation: Aggregation = "simple") -> TaggerReplica:
     """Return the replica of the tagger over an engine; it is not started."""
     made, file = manifest(aggregation), folder / "tokenizer.json"
-    tokenizer().save(str(file))
+    bert_tokenizer(WORDS).save(str(file))
     reader, tagger = TextReader.open(file, WINDOW), Tagger(Tokenizer.from_file(str(file)), LABELS, 1)
     variant = OpenTagger(made, engine, reader, tagger, latency_profile(0.01))
     return TaggerReplica(catalog().checkpoints[0], variant, 999, FakeClock())

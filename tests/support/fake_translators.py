@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from by_hand import entry_of, manifest_of
 from fakes import cell
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
-from gateway.model.manifest import GenerationRules, GoldenSummary, Precision, SourceOf, TokenVerification
+from gateway.catalogs.catalog import Catalog, CatalogEntry
+from gateway.model.manifest import GenerationRules, GoldenSummary, TokenVerification
 from gateway.model.messages import Answer, Generation, InputReport, ReplicaTimings, Work
 from gateway.model.profile import ProfileDocument
 from gateway.model.tier import Tier
@@ -28,20 +29,16 @@ def manifest(
         cells = tuple(cell(rows, tokens, seconds * rows) for rows in (1, 2, 4, 8) for tokens in (8, WINDOW))
         return ProfileDocument(threads=1, measured_on="a desk", cells=cells)
 
-    return TranslatorManifest(
-        checkpoint=name,
-        task="translate",
+    return manifest_of(
+        TranslatorManifest,
+        name,
+        "translate",
         family="Marian",
-        engine="onnx",
-        precision=Precision.FP32,
-        source=SourceOf(location=f"./{name}", revision="", sha256="0" * 64),
         max_tokens=WINDOW,
         pad_token_id=0,
         files={"tokenizer.json": "0" * 64},
-        cpu_features=(),
         profile=profile(0.02),
         step_profile=profile(0.01),
-        made_with={},
         pairs=pairs,
         languages=languages,
         generation=GenerationRules.model_validate(given),
@@ -59,15 +56,7 @@ def catalog() -> Catalog:
     """Return a quick and a good one for English and German, one for English and French, and one for many languages."""
 
     def entry(name: str, tier: Tier, quality: float) -> CatalogEntry:
-        return CatalogEntry(
-            name=name,
-            task="translate",
-            tier=tier,
-            family="Marian",
-            source="starter:by-hand",
-            quality=Quality(metric="chrF", value=quality, data_set="by hand", reference="made up"),
-            licence="none",
-        )
+        return entry_of(name, "translate", tier, quality, "chrF", family="Marian")
 
     entries = (
         entry(QUICK, Tier.REALTIME, 40.0),

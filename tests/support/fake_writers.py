@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from by_hand import entry_of
 from byte_prompts import manifest
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
+from gateway.catalogs.catalog import Catalog
 from gateway.model.messages import Answer, Generation, InputReport, ReplicaTimings, Work
 from gateway.model.tier import Tier
 from gateway.tasks.generate import CausalManifest, GeneratedText
@@ -15,19 +16,10 @@ WRITTEN = " all is well."
 
 def catalog() -> Catalog:
     """Return one checkpoint that is quick, and one that is good."""
-
-    def entry(name: str, tier: Tier, quality: float) -> CatalogEntry:
-        return CatalogEntry(
-            name=name,
-            task="generate",
-            tier=tier,
-            family="GPT-2",
-            source="starter:by-hand",
-            quality=Quality(metric="right", value=quality, data_set="by hand", reference="made up"),
-            licence="none",
-        )
-
-    entries = (entry(SCRIBBLER, Tier.REALTIME, 30.0), entry(NOVELIST, Tier.QUALITY, 60.0))
+    entries = (
+        entry_of(SCRIBBLER, "generate", Tier.REALTIME, 30.0, "right", family="GPT-2"),
+        entry_of(NOVELIST, "generate", Tier.QUALITY, 60.0, "right", family="GPT-2"),
+    )
     return Catalog(name="writers", checkpoints=entries)
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits, Quality
+from by_hand import SELF_TEST, entry_of, manifest_of
+
+from gateway.catalogs.catalog import Catalog, CatalogEntry, Limits
 from gateway.model.faults import Part
-from gateway.model.manifest import ClassifierManifest, GoldenInput, Precision, SelfTest, SourceOf, Verification
+from gateway.model.manifest import ClassifierManifest, Precision, Verification
 from gateway.model.messages import Answer, Delta, Emit, Failure, InputReport, ReplicaTimings, Work, to_nobody
 from gateway.model.outcome import Outcome
 from gateway.model.profile import LatencyProfile, ProfileCell, ProfileDocument
@@ -168,17 +170,7 @@ class Kept:
 
 def entry(name: str, tier: Tier, value: float, domain: str | None = None) -> CatalogEntry:
     """Return the entry of a classifier with this quality, in points."""
-    quality = Quality(metric="accuracy", value=value, data_set="by hand", reference="made up")
-    return CatalogEntry(
-        name=name,
-        task="classify",
-        tier=tier,
-        family="BERT",
-        source="starter:by-hand",
-        quality=quality,
-        licence="none",
-        domain=domain,
-    )
+    return entry_of(name, "classify", tier, value, domain=domain)
 
 
 def catalog(limits: Limits | None = None) -> Catalog:
@@ -216,19 +208,14 @@ def manifest(checkpoint: str, median_s: float) -> ClassifierManifest:
     verification = Verification(
         texts=1, data_set="by hand", label_agreement=1, label_agreement_floor=1, largest_logit_difference=0
     )
-    return ClassifierManifest(
-        checkpoint=checkpoint,
-        task="classify",
-        family="BERT",
-        engine="onnx",
+    return manifest_of(
+        ClassifierManifest,
+        checkpoint,
+        "classify",
         precision=Precision.INT8,
-        source=SourceOf(location="starter:by-hand", revision="", sha256="0" * 64),
         labels=("negative", "positive"),
         max_tokens=64,
-        files={},
-        cpu_features=(),
         verification=verification,
-        self_test=SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0, 1.0)),)),
+        self_test=SELF_TEST,
         profile=profile_document(median_s),
-        made_with={},
     )

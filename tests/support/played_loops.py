@@ -15,10 +15,9 @@ from gateway.model.messages import Answer, Emit, InputReport, ReplicaTimings, Wo
 from gateway.model.request import Request, RequestShape, Terms
 from gateway.model.tier import Tier
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.decider import Decider
 from gateway.scheduling.loop import Result, SchedulerLoop
 from gateway.scheduling.policy import Candidate, Decision, Reason
-from gateway.scheduling.scheduler import Scheduler, Stage, Ticket
+from gateway.scheduling.scheduler import Decider, Scheduler, Stage, Ticket
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks.classify import ClassifyParameters
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from by_hand import entry_of
 from fakes import FakeClock
 from small_variants import write_variant
 from waiting import until
@@ -23,16 +24,16 @@ from worlds import OwnMetrics
 from deployments.replica.replica import ReplicaSettings, open_replica
 from deployments.replica.tokens import counters_of
 from deployments.transport import Endpoint, TransportServer, UnixAddress
-from deployments.transport.backend import TransportBackend
+from deployments.transport.client import TransportBackend
 from gateway.api import app
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
+from gateway.catalogs.catalog import Catalog
 from gateway.forecasting.load import LoadTracker
 from gateway.model.tier import Tier
 from gateway.router import Router
 from gateway.service import Service
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES_AT_MOST = 39  # one is what replicas share that answer in one pass
+MODULES_AT_MOST = 34
 """The number of modules that one `/classify` enters on an idle gateway; lower it when there are fewer."""
 
 WARM_UP = 30
@@ -131,16 +132,7 @@ class Beside:
 @asynccontextmanager
 async def gateway(folder: Path, clock: FakeClock) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a whole gateway over one replica, without an HTTP socket; its clock stands still."""
-    quality = Quality(metric="accuracy", value=85, data_set="by hand", reference="made up")
-    entry = CatalogEntry(
-        name=NAME,
-        task="classify",
-        tier=Tier.BALANCED,
-        family="sum",
-        source="starter:by-hand",
-        quality=quality,
-        licence="none",
-    )
+    entry = entry_of(NAME, "classify", Tier.BALANCED, 85.0, family="sum")
     catalog, manifest = Catalog(name="one", checkpoints=(entry,)), write_variant(folder / "variant")
     replica = open_replica(ReplicaSettings(entry, folder / "variant", 99), clock)
     replica.server.start()

@@ -1,4 +1,4 @@
-"""A translator's replica: sets the deadline, lets texts share the engine, and answers with what was translated.
+"""A translator's replica: answers with what was translated by the deadline.
 
 How a text is translated is the business of `translating`.
 """
@@ -7,26 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from deployments.engines.base import Seq2SeqEngine
 from deployments.engines.opening import SEQ2SEQ_FILES, open_seq2seq_engine
-from deployments.replica.gathering import all_or_failure, each
 from deployments.replica.golden import check_written
 from deployments.replica.kinds import ReplicaKind
-from deployments.replica.tokens import TOKENIZER_FILE, TextTokens, well_formed
-from deployments.replica.totals import Totals
+from deployments.replica.tokens import TOKENIZER_FILE, TextTokens
 from deployments.replica.translate.translating import Translator, cut_to, encoded
-from deployments.replica.writing.answers import GrowingAnswer, input_report, reserve_s, timings
+from deployments.replica.writing.answers import Begun, WritingReplica
 from deployments.replica.writing.beam_search import write_golden
-from deployments.replica.writing.job import TextBudget
-from deployments.replica.writing.step_log import step_log_for
-from deployments.replica.writing.time_slicing import TimeSlicer
+from deployments.replica.writing.job import TextBudget, WritingResult
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.manifest import GenerationRules
-from gateway.model.messages import Answer, Delta, Emit, Failure, FailureKind, LoadReport, Work, parameters_of, to_nobody
 from gateway.tasks.translate import Direction, TranslateParameters, Translation, TranslatorManifest
 
 
@@ -39,69 +33,23 @@ class OpenTranslator:
     tokens: TextTokens
 
 
-class TranslatorReplica:
+class TranslatorReplica(WritingReplica[TranslateParameters]):
     """Serves one translator."""
 
     def __init__(self, entry: CatalogEntry, translator: Translator, max_queued_inputs: int, clock: Clock) -> None:
+        memory = translator.memory(entry)
+        super().__init__(entry, max_queued_inputs, clock, TranslateParameters, Translation, memory=memory)
         self._translator = translator
-        self._clock = clock
-        log = step_log_for(entry.name)
-        memory, niceness = translator.memory(entry), entry.niceness or 0
-        self.time_slicer = TimeSlicer(entry.slots, clock, max_queued_inputs, log, niceness=niceness, memory=memory)
 
-    def start(self) -> None:
-        """Opens the queue on the running loop."""
-        self.time_slicer.start()
+    async def begin(
+        self, inputs: Sequence[str], parameters: TranslateParameters, budget: Callable[[], TextBudget]
+    ) -> Sequence[Begun]:
+        """Makes a job of each text."""
+        return [Begun(self._translator.begin(text, parameters, budget())) for text in inputs]
 
-    async def stop(self, grace_s: float) -> None:
-        """Admits no more work and finishes what it can within `grace_s` seconds."""
-        await self.time_slicer.stop(grace_s)
-
-    async def handle(self, batch: Sequence[Work], emit: Emit = to_nobody) -> Sequence[Answer | Failure]:
-        """Answers a batch, each request by its deadline. The texts of all of them share the engine.
-
-        Of those that are streamed it emits, after each step, what of a translation is settled.
-        """
-        return await each(self._answer(work, partial(emit, place)) for place, work in enumerate(batch))
-
-    async def _answer(self, work: Work, emit: Callable[[Delta], None]) -> Answer | Failure:
-        """Answers one request by its deadline, strict or not, with what was translated by then.
-
-        Strict work fails as EXPIRED if anything was not. Cancelling it stops it after the current step.
-        """
-        arrived = self._clock()
-        parameters = parameters_of(work, TranslateParameters)
-        deadline, reserve = arrived + work.remaining_s, reserve_s(work.remaining_s)
-        begun = [
-            self._translator.begin(text, parameters, TextBudget(deadline, reserve, self._clock)) for text in work.inputs
-        ]
-        growing = [GrowingAnswer(index, emit) for index in range(len(begun))]
-        finished = await all_or_failure(
-            self.time_slicer.submit(work.request_id, one, grown.take if work.streamed else None)
-            for one, grown in zip(begun, growing, strict=True)
-        )
-        if isinstance(finished, Failure):
-            return finished
-        written = [one.summary for one in finished]
-        if work.strict and any(one.generation.finish_reason == "deadline" for one in written):
-            return Failure(FailureKind.EXPIRED)
-        texts = [well_formed(one.text) for one in written]
-        if work.streamed and not all(grown.end(text) for grown, text in zip(growing, texts, strict=True)):
-            return Failure(FailureKind.ENGINE, "a translation does not begin as it was streamed")
-        return Answer(
-            tuple(map(Translation, texts)),
-            input_report([one.input for one in written]),
-            timings(finished, self._clock() - arrived),
-            tuple(one.generation for one in written),
-        )
-
-    def load(self) -> LoadReport:
-        """Reports the load, which goes out with every answer."""
-        return self.time_slicer.load()
-
-    def totals(self) -> Totals:
-        """The counts since the start."""
-        return self.time_slicer.totals
+    def too_little(self, written: WritingResult) -> bool:
+        """True if the deadline cut the translation short."""
+        return written.generation.finish_reason == "deadline"
 
 
 def golden_rules(rules: GenerationRules, direction: Direction) -> GenerationRules:

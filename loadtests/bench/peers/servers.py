@@ -185,7 +185,8 @@ def _serve(job: Job) -> None:
 
     def gateway(folder: Path) -> int:
         with environment.port_held("127.0.0.1", job.port):
-            serving.serve(folder, job.catalog, job.variants, "127.0.0.1", job.port, say, job.access_log)
+            run = serving.running(folder, job.catalog, job.variants, "127.0.0.1", job.port, say, job.access_log)
+            serving.serve(run, folder, say)
         return 0
 
     sys.exit(keep(gateway, say))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from one_pass import assert_changed_answers_are_rejected, assert_measured_again
 from small_answerers import FAMILIES, make_answerer_checkpoint
 from small_checkpoints import WINDOW
 from transformers import pipeline
@@ -16,15 +16,15 @@ from deployments.engines.base import padded
 from deployments.engines.host import read_host
 from deployments.replica.answering.replica import OpenAnswerer
 from deployments.replica.answering.spans import found_answers
-from deployments.replica.variant import VariantRejected, open_variant
+from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
-from exporters.export import export, profile_again
+from exporters.export import export
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.answerer import QUESTIONS, questioned
 from exporters.plan import Settings, VariantPlan
 from exporters.sources.source import resolve_source
-from gateway.model.manifest import MANIFEST_NAME, Precision
-from gateway.tasks.answer import AnswererManifest, AnswerParameters, FoundAnswer
+from gateway.model.manifest import Precision
+from gateway.tasks.answer import AnswerParameters, FoundAnswer
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
@@ -179,18 +179,9 @@ def test_a_checkpoint_without_texts_is_asked_usual_questions(variant: Path, tmp_
 
 def test_a_changed_graph_is_rejected(variant: Path, tmp_path: Path) -> None:
     """A replica refuses a variant whose golden inputs give other logits."""
-    shutil.copytree(variant, tmp_path / "changed")
-    manifest = json.loads((variant / MANIFEST_NAME).read_text())
-    manifest["self_test"]["golden"][0]["logits"][0] += 99.0
-    (tmp_path / "changed" / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(VariantRejected, match="golden input 0, logits"):
-        open_variant(tmp_path / "changed", threads=1)
+    assert_changed_answers_are_rejected(variant, tmp_path)
 
 
 def test_a_profile_can_be_measured_again(variant: Path, tmp_path: Path) -> None:
     """Measuring again changes the profile and nothing else."""
-    shutil.copytree(variant, tmp_path / "again")
-    before = opened(tmp_path / "again").manifest
-    after = profile_again(tmp_path / "again", 1, lambda step, share: None, 0.05)
-    assert isinstance(after, AnswererManifest)
-    assert after.model_copy(update={"profile": before.profile}) == before
+    assert_measured_again(variant, tmp_path)

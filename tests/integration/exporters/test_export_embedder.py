@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from one_pass import assert_changed_answers_are_rejected, assert_measured_again
 from small_checkpoints import WINDOW, sentences
 from small_embedders import DIMENSIONS, LENGTH, make_embedder_checkpoint
 from transformers import AutoModel, AutoTokenizer
@@ -17,14 +18,14 @@ from transformers import AutoModel, AutoTokenizer
 from deployments.engines.base import Logits, padded
 from deployments.engines.host import read_host
 from deployments.replica.embedding import OpenEmbedder, unit_length
-from deployments.replica.variant import VariantRejected, open_variant
+from deployments.replica.variant import open_variant
 from exporters.errors import SourceRefused
-from exporters.export import export, profile_again
+from exporters.export import export
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.embedder import POOLINGS
 from exporters.plan import Settings, VariantPlan
 from exporters.sources.source import resolve_source
-from gateway.model.manifest import MANIFEST_NAME, Precision
+from gateway.model.manifest import Precision
 from gateway.tasks.embed import EmbedderManifest
 
 pytestmark = pytest.mark.export
@@ -203,18 +204,9 @@ def test_another_pooling_is_another_source(checkpoint: Path, tmp_path: Path) -> 
 
 def test_a_damaged_variant_does_not_serve(variant: Path, tmp_path: Path) -> None:
     """A variant whose golden vectors are not what its engine gives is rejected at start."""
-    copy = shutil.copytree(variant, tmp_path / "variant")
-    manifest = json.loads((copy / MANIFEST_NAME).read_bytes())
-    manifest["self_test"]["golden"][0]["logits"][0] += 10
-    (copy / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(VariantRejected, match="golden input 0, logits"):
-        open_variant(copy, threads=1)
+    assert_changed_answers_are_rejected(variant, tmp_path)
 
 
 def test_a_variant_is_measured_again(variant: Path, tmp_path: Path) -> None:
     """A variant's profile can be measured again; the manifest has it, and nothing else changes."""
-    copy = shutil.copytree(variant, tmp_path / "variant")
-    before = opened(copy).manifest
-    after = profile_again(copy, 2, lambda step, share: None, budget_s=0.05)
-    assert isinstance(after, EmbedderManifest) and after.profile.threads == 2
-    assert after.model_copy(update={"profile": before.profile}) == before
+    assert_measured_again(variant, tmp_path, threads=2)

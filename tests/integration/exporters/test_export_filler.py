@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from one_pass import assert_changed_answers_are_rejected, assert_measured_again
 from small_checkpoints import WINDOW
 from small_fillers import FAMILIES, make_filler_checkpoint
 from transformers import pipeline
@@ -16,15 +15,14 @@ from transformers import pipeline
 from deployments.engines.host import read_host
 from deployments.replica.filling import OpenFiller, filled
 from deployments.replica.tokens import Encoded
-from deployments.replica.variant import VariantRejected, open_variant
+from deployments.replica.variant import open_variant
 from exporters.errors import VariantRefused
-from exporters.export import export, profile_again
+from exporters.export import export
 from exporters.kinds import KINDS, kind_of
 from exporters.plan import Settings, VariantPlan
 from exporters.sources.source import resolve_source
 from exporters.verification import batched
-from gateway.model.manifest import MANIFEST_NAME, Precision
-from gateway.tasks.fill import FillerManifest
+from gateway.model.manifest import Precision
 
 pytestmark = pytest.mark.export
 
@@ -142,18 +140,9 @@ def test_a_checkpoint_is_known_by_its_architecture(variant: Path) -> None:
 
 def test_a_changed_graph_is_rejected(variant: Path, tmp_path: Path) -> None:
     """A replica refuses a variant whose golden inputs give other logits."""
-    shutil.copytree(variant, tmp_path / "changed")
-    manifest = json.loads((variant / MANIFEST_NAME).read_text())
-    manifest["self_test"]["golden"][0]["logits"][0] += 99.0
-    (tmp_path / "changed" / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(VariantRejected, match="golden input 0, logits"):
-        open_variant(tmp_path / "changed", threads=1)
+    assert_changed_answers_are_rejected(variant, tmp_path)
 
 
 def test_a_profile_can_be_measured_again(variant: Path, tmp_path: Path) -> None:
     """Measuring again changes the profile and nothing else."""
-    shutil.copytree(variant, tmp_path / "again")
-    before = opened(tmp_path / "again").manifest
-    after = profile_again(tmp_path / "again", 1, lambda step, share: None, 0.05)
-    assert isinstance(after, FillerManifest)
-    assert after.model_copy(update={"profile": before.profile}) == before
+    assert_measured_again(variant, tmp_path)

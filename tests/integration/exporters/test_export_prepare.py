@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from by_hand import entry_of
 from rich.console import Console
 from small_checkpoints import make_checkpoint, make_unquantisable
 from typer import Typer
@@ -22,7 +23,7 @@ from exporters.cli import export, export_variant, measure_variant, profile_catal
 from exporters.errors import SourceRefused, VariantRefused
 from exporters.plan import Settings
 from exporters.preparing.prepare import prepare
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
+from gateway.catalogs.catalog import Catalog
 from gateway.model.manifest import MANIFEST_NAME, Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
@@ -37,15 +38,8 @@ needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this pr
 
 def catalog(checkpoint: Path, *precision: Precision) -> Catalog:
     """One checkpoint."""
-    entry = CatalogEntry(
-        name="tiny",
-        task="classify",
-        tier=Tier.REALTIME,
-        family="DistilBERT",
-        source=str(checkpoint),
-        precision=precision,
-        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
-        licence="none",
+    entry = entry_of(
+        "tiny", "classify", Tier.REALTIME, family="DistilBERT", source=str(checkpoint), precision=precision
     )
     return Catalog(name="test", checkpoints=(entry,))
 

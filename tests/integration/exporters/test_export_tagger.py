@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from one_pass import assert_changed_answers_are_rejected, assert_measured_again
 from small_checkpoints import WINDOW
 from small_taggers import LABELS, make_tagger_checkpoint
 from transformers import AutoModelForTokenClassification, pipeline
@@ -20,17 +19,17 @@ from transformers import AutoModelForTokenClassification, pipeline
 from deployments.engines.base import Logits
 from deployments.engines.host import read_host
 from deployments.replica.tagging.replica import OpenTagger
-from deployments.replica.variant import VariantRejected, open_variant
+from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
-from exporters.export import export, profile_again
+from exporters.export import export
 from exporters.kinds import KINDS, kind_of
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.kinds.tagger import read_aggregation
 from exporters.plan import Settings, VariantPlan
 from exporters.sources.source import read_object, resolve_source
 from exporters.verification import batched
-from gateway.model.manifest import MANIFEST_NAME, Precision
-from gateway.tasks.tokens import Aggregation, TaggerManifest
+from gateway.model.manifest import Precision
+from gateway.tasks.tokens import Aggregation
 
 pytestmark = pytest.mark.export
 
@@ -201,21 +200,12 @@ def test_a_checkpoint_says_how_its_tokens_become_entities(tmp_path: Path, named:
 
 def test_a_changed_graph_is_rejected(variant: Path, tmp_path: Path) -> None:
     """A replica refuses a variant whose golden inputs give other logits."""
-    shutil.copytree(variant, tmp_path / "changed")
-    manifest = json.loads((variant / MANIFEST_NAME).read_text())
-    manifest["self_test"]["golden"][0]["logits"][0] += 99.0
-    (tmp_path / "changed" / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(VariantRejected, match="golden input 0, logits"):
-        open_variant(tmp_path / "changed", threads=1)
+    assert_changed_answers_are_rejected(variant, tmp_path)
 
 
 def test_a_profile_can_be_measured_again(variant: Path, tmp_path: Path) -> None:
     """Measuring again changes the profile and nothing else."""
-    shutil.copytree(variant, tmp_path / "again")
-    before = opened(tmp_path / "again").manifest
-    after = profile_again(tmp_path / "again", 1, lambda step, share: None, 0.05)
-    assert isinstance(after, TaggerManifest)
-    assert after.model_copy(update={"profile": before.profile}) == before
+    assert_measured_again(variant, tmp_path)
 
 
 def test_a_long_text_is_read_as_its_windows_say(variant: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from by_hand import entry_of
 from rich.console import Console
 from small_checkpoints import make_checkpoint
 
@@ -17,7 +18,7 @@ from exporters.export import NOT_MEASURED
 from exporters.plan import Settings, VariantPlan
 from exporters.preparing.prepare import Missing, make_together, prepare
 from exporters.preparing.store import Store
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality
+from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.manifest import Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
@@ -29,16 +30,8 @@ QUICK = Settings(profile_budget_s=0.05)
 
 def entry(name: str, source: Path) -> CatalogEntry:
     """A classifier in fp32."""
-    quality = Quality(metric="accuracy", value=1.0, data_set="none", reference="none")
-    return CatalogEntry(
-        name=name,
-        task="classify",
-        tier=Tier.REALTIME,
-        family="DistilBERT",
-        source=str(source),
-        precision=(Precision.FP32,),
-        quality=quality,
-        licence="none",
+    return entry_of(
+        name, "classify", Tier.REALTIME, family="DistilBERT", source=str(source), precision=(Precision.FP32,)
     )
 
 

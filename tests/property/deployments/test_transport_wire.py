@@ -21,18 +21,20 @@ from virtual_time import loop_clock, run_virtually
 from waiting import until
 
 from deployments.transport import Endpoint, ProtocolError, TransportClient, TransportServer, UnixAddress
-from deployments.transport.connection import HELLO, HandshakeError, hello_received
-from deployments.transport.frames import (
+from deployments.transport.connection import (
+    HELLO,
     Cancel,
     ClientFrame,
     Done,
     Draining,
+    HandshakeError,
     Ping,
     Pong,
     ServerFrame,
     Submit,
     append_frame,
     client_frames,
+    hello_received,
     server_frames,
 )
 from gateway.model.messages import (

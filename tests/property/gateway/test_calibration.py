@@ -15,7 +15,8 @@ from gateway.forecasting.forecaster import Forecaster
 from gateway.forecasting.load import IDLE, QueueAhead
 from gateway.model.profile import LatencyProfile, ProfileDocument
 from gateway.model.request import RequestShape
-from gateway.tasks.classify import BatchedModel, ClassifyParameters
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.service_time import BatchedModel
 
 SHORT = RequestShape(((8,),), ClassifyParameters())
 NO_END_S = 600.0

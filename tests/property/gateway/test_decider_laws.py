@@ -17,9 +17,10 @@ from gateway.model.deadline import Deadline
 from gateway.model.messages import LoadReport
 from gateway.model.request import RequestShape, Terms
 from gateway.model.tier import Tier
-from gateway.scheduling.decider import Decider
 from gateway.scheduling.policy import Decision
-from gateway.tasks.classify import BatchedModel, ClassifyParameters
+from gateway.scheduling.scheduler import Decider
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.service_time import BatchedModel
 
 NOW_S = 1000.0
 ASKED = RequestShape(((13,),), ClassifyParameters())

@@ -16,7 +16,8 @@ from gateway.forecasting.forecaster import Forecast, Forecaster
 from gateway.forecasting.load import QueueAhead
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.request import RequestShape
-from gateway.tasks.classify import BatchedModel, ClassifyParameters
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.service_time import BatchedModel
 
 PROFILE = latency_profile(0.010)
 WINDOW_TOKENS = 64

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.runs import LARGEST_RUN, MOST_PADDED_TOKENS, RememberedMedians, runs_of
+from gateway.tasks.service_time import LARGEST_RUN, MOST_PADDED_TOKENS, RememberedMedians, runs_of
 
 lengths_given = st.lists(st.integers(0, 600) | st.sampled_from([8, 8, 64, 3_000]), max_size=40)
 few_lengths = st.lists(st.integers(0, 600) | st.sampled_from([8, 8, 64, 1_500]), max_size=8)

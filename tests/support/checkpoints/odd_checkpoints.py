@@ -91,7 +91,7 @@ PIECES: dict[str, tuple[str, str, dict[str, Any]]] = {
 def make_pieces(folder: Path, family: str, texts: Sequence[str]) -> Path:
     """Write a checkpoint with a tokenizer of SentencePiece alone, trained on the texts, and weights by chance."""
     import sentencepiece
-    from small_checkpoints import FAMILIES, FURTHER_FAMILIES, WINDOW, sentences, write_texts
+    from small_checkpoints import WINDOW, classifier, sentences, write_texts
 
     folder.mkdir()
     file, tokenizer, rules = PIECES[family]
@@ -106,7 +106,7 @@ def make_pieces(folder: Path, family: str, texts: Sequence[str]) -> Path:
     )
     (folder / file).write_bytes(trained.getvalue())
     torch.manual_seed(7)
-    (FAMILIES | FURTHER_FAMILIES)[family](100).save_pretrained(folder)
+    classifier(family, 100).save_pretrained(folder)
     said = {"tokenizer_class": tokenizer, "model_max_length": WINDOW}
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
     write_texts(folder, sentences(40))

@@ -3,78 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from small_checkpoints import SIZES, WINDOW, byte_level, sentences, wordpiece
+from small_checkpoints import WINDOW, byte_level, sentences, small_model, wordpiece
 from tokenizers import Tokenizer, processors
-from transformers import (
-    AlbertConfig,
-    AlbertForQuestionAnswering,
-    BertConfig,
-    BertForQuestionAnswering,
-    DistilBertConfig,
-    DistilBertForQuestionAnswering,
-    ElectraConfig,
-    ElectraForQuestionAnswering,
-    LongformerConfig,
-    LongformerForQuestionAnswering,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForQuestionAnswering,
-)
 
 SHARED: dict[str, Any] = {"initializer_range": 0.5}
 """Weights far enough apart that answers differ by more than the rounding of int8."""
 
-FAMILIES: dict[str, tuple[str, Callable[[int], PreTrainedModel]]] = {
-    "bert": (
-        "BertTokenizerFast",
-        lambda words: BertForQuestionAnswering(
-            BertConfig(vocab_size=words, max_position_embeddings=WINDOW, **SIZES, **SHARED)
-        ),
-    ),
-    "distilbert": (
-        "DistilBertTokenizerFast",
-        lambda words: DistilBertForQuestionAnswering(
-            DistilBertConfig(
-                vocab_size=words, max_position_embeddings=WINDOW, dim=32, hidden_dim=64, n_layers=2, n_heads=2, **SHARED
-            )
-        ),
-    ),
-    "roberta": (
-        "RobertaTokenizerFast",
-        lambda words: RobertaForQuestionAnswering(
-            RobertaConfig(vocab_size=words, max_position_embeddings=WINDOW + 2, pad_token_id=1, **SIZES, **SHARED)
-        ),
-    ),
-    "albert": (
-        "BertTokenizerFast",
-        lambda words: AlbertForQuestionAnswering(
-            AlbertConfig(vocab_size=words, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **SHARED)
-        ),
-    ),
-    "electra": (
-        "ElectraTokenizerFast",
-        lambda words: ElectraForQuestionAnswering(
-            ElectraConfig(vocab_size=words, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **SHARED)
-        ),
-    ),
+FAMILIES = ("bert", "distilbert", "roberta", "albert", "electra")
+TOKENIZERS = {
+    "distilbert": "DistilBertTokenizerFast",
+    "roberta": "RobertaTokenizerFast",
+    "electra": "ElectraTokenizerFast",
+    "longformer": "RobertaTokenizerFast",  # which PyTorch alone runs
 }
-"""The class of the tokenizer, and what makes a random model of two layers."""
-
-
-def longformer(words: int) -> PreTrainedModel:
-    """Return a random model that attends to a question from everywhere, and else within a window."""
-    positions = {"attention_window": 8, "max_position_embeddings": WINDOW + 2, "pad_token_id": 1, "sep_token_id": 2}
-    sizes: dict[str, Any] = {"vocab_size": words, **positions, **SIZES, **SHARED}
-    return LongformerForQuestionAnswering(LongformerConfig(**sizes))
-
-
-WITHOUT_GRAPH = {"longformer": ("RobertaTokenizerFast", longformer)}
-"""Families that PyTorch alone runs, as `FAMILIES`."""
+"""The class of the tokenizer, where it is not BERT's."""
 
 
 def pairing(family: str) -> Tokenizer:
@@ -93,12 +39,14 @@ def pairing(family: str) -> Tokenizer:
 def make_answerer_checkpoint(folder: Path, family: str = "bert", **told: object) -> Path:
     """Write a checkpoint with contexts of its own, of one window or several; `told` are settings of its tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer, (kind, model) = pairing(family), (FAMILIES | WITHOUT_GRAPH)[family]
+    tokenizer = pairing(family)
     torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
     torch.manual_seed(7)
-    model(tokenizer.get_vocab_size()).save_pretrained(folder, safe_serialization=True)
+    more = SHARED | ({"sep_token_id": 2} if family == "longformer" else {})
+    model = small_model(family, "ForQuestionAnswering", tokenizer.get_vocab_size(), **more)
+    model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": kind, "model_max_length": WINDOW, **told}
+    settings = {"tokenizer_class": TOKENIZERS.get(family, "BertTokenizerFast"), "model_max_length": WINDOW, **told}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     texts = [one.text for one in sentences(24, seed=4)]
     rows = [{"text": " . ".join(texts[at : at + 1 + at % 4]), "question": "was it good ?"} for at in range(20)]

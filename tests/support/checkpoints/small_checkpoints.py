@@ -9,46 +9,16 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import (
-    AlbertConfig,
-    AlbertForSequenceClassification,
-    BartConfig,
-    BartForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-    CamembertConfig,
-    CamembertForSequenceClassification,
-    ConvBertConfig,
-    ConvBertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    LayoutLMConfig,
-    LayoutLMForSequenceClassification,
-    LongformerConfig,
-    LongformerForSequenceClassification,
-    MobileBertConfig,
-    MobileBertForSequenceClassification,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
-    XLNetConfig,
-    XLNetForSequenceClassification,
-)
+from transformers import PreTrainedModel
 
 from deployments.engines.base import padded
 
@@ -98,165 +68,89 @@ def left_padded() -> Tokenizer:
     return tokenizer
 
 
-def distilbert(vocabulary: int) -> PreTrainedModel:
-    """Return a model of two layers without token types."""
-    config = DistilBertConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=WINDOW,
-        dim=32,
-        hidden_dim=64,
-        n_layers=2,
-        n_heads=2,
-        **LABELS,
-    )
-    return DistilBertForSequenceClassification(config)
+_BEHIND_PADDING = {"max_position_embeddings": WINDOW + 2, "pad_token_id": 1}
+"""Positions that start after the padding id, so that a window is two below its table."""
+
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "distilbert": (
+        "DistilBert",
+        {"max_position_embeddings": WINDOW, "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2},
+    ),
+    "bert": ("Bert", {"max_position_embeddings": WINDOW, **SIZES}),
+    "mobilebert": (
+        "MobileBert",
+        {
+            "max_position_embeddings": WINDOW,
+            "embedding_size": 16,
+            "intra_bottleneck_size": 16,
+            "num_feedforward_networks": 2,
+            **SIZES,
+        },
+    ),
+    "roberta": ("Roberta", {**_BEHIND_PADDING, **SIZES}),
+    "xlm-roberta": ("XLMRoberta", {**_BEHIND_PADDING, **SIZES}),
+    "camembert": ("Camembert", {**_BEHIND_PADDING, **SIZES}),
+    "albert": ("Albert", {"max_position_embeddings": WINDOW, "embedding_size": 16, **SIZES}),
+    "electra": ("Electra", {"max_position_embeddings": WINDOW, "embedding_size": 16, **SIZES}),
+    "deberta": (
+        "DebertaV2",
+        {
+            "max_position_embeddings": WINDOW,
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "type_vocab_size": 0,
+            **SIZES,
+        },
+    ),
+    "bart": (
+        "Bart",
+        {
+            "max_position_embeddings": WINDOW,
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "decoder_start_token_id": 3,
+            "forced_eos_token_id": None,
+        },
+    ),
+    "gpt2": ("GPT2", {"n_positions": WINDOW, "n_embd": 32, "n_layer": 2, "n_head": 2, "pad_token_id": 0}),
+    "convbert": ("ConvBert", {"max_position_embeddings": WINDOW, "embedding_size": 16, **SIZES}),
+    "longformer": ("Longformer", {"attention_window": 8, **_BEHIND_PADDING, **SIZES}),
+    "layoutlm": ("LayoutLM", {"max_position_embeddings": WINDOW, **SIZES}),
+    "xlnet": ("XLNet", {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64, "pad_token_id": 0}),
+}
+"""Each family by transformers' name, with the sizes of a model of two layers."""
+
+FAMILIES = ("distilbert", "bert", "mobilebert", "roberta")
+FURTHER_FAMILIES = tuple(family for family in ENCODERS if family not in FAMILIES)
+"""Families of which not every law is tried."""
 
 
-def bert(vocabulary: int) -> PreTrainedModel:
-    """Return a model of two layers with token types."""
-    return BertForSequenceClassification(
-        BertConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW, **SIZES, **LABELS)
-    )
-
-
-def mobilebert(vocabulary: int) -> PreTrainedModel:
-    """Return a model of two bottlenecked layers without layer norm."""
-    config = MobileBertConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=WINDOW,
-        embedding_size=16,
-        intra_bottleneck_size=16,
-        num_feedforward_networks=2,
-        **SIZES,
-        **LABELS,
-    )
-    return MobileBertForSequenceClassification(config)
-
-
-def roberta(vocabulary: int) -> PreTrainedModel:
-    """Return a model of two layers whose positions start after the padding id: its window is two below its table."""
-    return RobertaForSequenceClassification(
-        RobertaConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW + 2, pad_token_id=1, **SIZES, **LABELS)
-    )
-
-
-def xlm_roberta(vocabulary: int) -> PreTrainedModel:
-    """Return a RoBERTa of many languages; its window is two below its table as well."""
-    sizes: dict[str, Any] = {
-        "vocab_size": vocabulary,
-        "max_position_embeddings": WINDOW + 2,
-        "pad_token_id": 1,
-        **SIZES,
-    }
-    return XLMRobertaForSequenceClassification(XLMRobertaConfig(**sizes, **LABELS))
-
-
-def camembert(vocabulary: int) -> PreTrainedModel:
-    """Return a RoBERTa of French."""
-    sizes: dict[str, Any] = {
-        "vocab_size": vocabulary,
-        "max_position_embeddings": WINDOW + 2,
-        "pad_token_id": 1,
-        **SIZES,
-    }
-    return CamembertForSequenceClassification(CamembertConfig(**sizes, **LABELS))
-
-
-def albert(vocabulary: int) -> PreTrainedModel:
-    """Return a model whose two layers share their weights."""
-    return AlbertForSequenceClassification(
-        AlbertConfig(vocab_size=vocabulary, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **LABELS)
-    )
-
-
-def electra(vocabulary: int) -> PreTrainedModel:
-    """Return a discriminator of two layers."""
-    return ElectraForSequenceClassification(
-        ElectraConfig(vocab_size=vocabulary, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **LABELS)
-    )
-
-
-def deberta(vocabulary: int) -> PreTrainedModel:
-    """Return a model of two layers with relative positions."""
+def small_model(family: str, head: str, vocabulary: int, **more: Any) -> PreTrainedModel:
+    """Return a random model of a family with a head, such as `ForMaskedLM`; `more` are fields of its config."""
+    name, sizes = ENCODERS[family]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its module uses torch.jit.script, which torch has deprecated
-        from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
-    attention = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
-    return DebertaV2ForSequenceClassification(
-        DebertaV2Config(vocab_size=vocabulary, max_position_embeddings=WINDOW, **attention, **SIZES, **LABELS)
-    )
+        warnings.simplefilter("ignore")  # DeBERTa's module uses torch.jit.script, which torch has deprecated
+        config, model = getattr(transformers, f"{name}Config"), getattr(transformers, f"{name}{head}")
+    made: PreTrainedModel = model(config(vocab_size=vocabulary, **sizes, **more))
+    return made
 
 
-def bart(vocabulary: int) -> PreTrainedModel:
-    """Return an encoder-decoder that classifies, at the token that ends a text."""
-    parts = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
-    ends = {"forced_eos_token_id": None}
-    return BartForSequenceClassification(
-        BartConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW, **parts, **heads, **ids, **ends, **LABELS)
-    )
-
-
-def gpt2(vocabulary: int) -> PreTrainedModel:
-    """Return a decoder that classifies, at the last token that is no padding."""
-    return GPT2ForSequenceClassification(
-        GPT2Config(vocab_size=vocabulary, n_positions=WINDOW, n_embd=32, n_layer=2, n_head=2, pad_token_id=0, **LABELS)
-    )
-
-
-def convbert(vocabulary: int) -> PreTrainedModel:
-    """Return a model whose convolutions read padding as if it were text."""
-    return ConvBertForSequenceClassification(
-        ConvBertConfig(vocab_size=vocabulary, embedding_size=16, max_position_embeddings=WINDOW, **SIZES, **LABELS)
-    )
-
-
-def longformer(vocabulary: int) -> PreTrainedModel:
-    """Return a model that attends within a window, and from a mask of its own everywhere."""
-    positions = {"attention_window": 8, "max_position_embeddings": WINDOW + 2, "pad_token_id": 1}
-    sizes: dict[str, Any] = {"vocab_size": vocabulary, **positions, **SIZES, **LABELS}
-    return LongformerForSequenceClassification(LongformerConfig(**sizes))
-
-
-def layoutlm(vocabulary: int) -> PreTrainedModel:
-    """Return a model that reads where each word stands on its page."""
-    return LayoutLMForSequenceClassification(
-        LayoutLMConfig(vocab_size=vocabulary, max_position_embeddings=WINDOW, **SIZES, **LABELS)
-    )
-
-
-def xlnet(vocabulary: int) -> PreTrainedModel:
-    """Return a model with relative positions, which classifies at the last token and pads on the left."""
-    sizes: dict[str, Any] = {"vocab_size": vocabulary, "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
-    model = XLNetForSequenceClassification(XLNetConfig(pad_token_id=0, **sizes, **LABELS))
+def classifier(family: str, vocabulary: int) -> PreTrainedModel:
+    """Return a random model of a family that tells two labels apart."""
+    model = small_model(family, "ForSequenceClassification", vocabulary, **LABELS)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name.endswith((".seg_embed", ".r_s_bias")):
+            if family == "xlnet" and name.endswith((".seg_embed", ".r_s_bias")):
                 weight.normal_()  # so that a wrong token type shows
     return model
-
-
-FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
-    "distilbert": distilbert,
-    "bert": bert,
-    "mobilebert": mobilebert,
-    "roberta": roberta,
-}
-FURTHER_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
-    "xlm-roberta": xlm_roberta,
-    "camembert": camembert,
-    "albert": albert,
-    "electra": electra,
-    "deberta": deberta,
-    "bart": bart,
-    "gpt2": gpt2,
-    "convbert": convbert,
-    "longformer": longformer,
-    "xlnet": xlnet,
-    "layoutlm": layoutlm,
-}
-"""Families of which not every law is tried, with the tokenizer of BERT's kind."""
 
 
 OF_ROBERTA = ("roberta", "xlm-roberta", "camembert")
@@ -272,7 +166,7 @@ def make_checkpoint(folder: Path, family: str = "distilbert", half: bool = True)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = {**dict.fromkeys(OF_ROBERTA, byte_level), "xlnet": left_padded}.get(family, wordpiece)()
     torch.manual_seed(7)
-    model = (FAMILIES | FURTHER_FAMILIES)[family](tokenizer.get_vocab_size())
+    model = classifier(family, tokenizer.get_vocab_size())
     _fit(model, tokenizer)
     (model.half() if half else model).save_pretrained(folder, safe_serialization=True)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -14,23 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    GenerationConfig,
-    MarianConfig,
-    MarianMTModel,
-    MBartConfig,
-    MBartForConditionalGeneration,
-    MT5Config,
-    MT5ForConditionalGeneration,
-    PegasusConfig,
-    PegasusForConditionalGeneration,
-    PreTrainedModel,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from deployments.engines.base import Decoder, Logits, TokenIds
@@ -83,107 +69,60 @@ def sentencepiece_unigram() -> Tokenizer:
     return tokenizer
 
 
-def bart(vocabulary: int) -> PreTrainedModel:
-    """Return a model with learned positions and tied embeddings; writing starts at `</s>`, as BART's does."""
-    config = BartConfig(
-        vocab_size=vocabulary,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-        decoder_start_token_id=2,
-        forced_eos_token_id=2,
-        **SIZES,
-    )
-    return BartForConditionalGeneration(config)
-
-
-def pegasus(vocabulary: int) -> PreTrainedModel:
-    """Return a model with sinusoidal positions, layer norms first, scaled embeddings; writing starts at `<pad>`."""
-    config = PegasusConfig(
-        vocab_size=vocabulary,
-        scale_embedding=True,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-        forced_eos_token_id=1,
-        **SIZES,
-    )
-    return PegasusForConditionalGeneration(config)
-
-
-def t5(vocabulary: int) -> PreTrainedModel:
-    """Return a model with relative positions and no biases; writing starts at `<pad>`."""
-    config = T5Config(
-        vocab_size=vocabulary,
-        d_model=32,
-        d_kv=16,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
-        tie_word_embeddings=False,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-    )
-    return T5ForConditionalGeneration(config)
-
-
-def marian(vocabulary: int) -> PreTrainedModel:
-    """Return a model with sinusoidal positions and layer norms last; writing starts at `<pad>`."""
-    config = MarianConfig(
-        vocab_size=vocabulary,
-        scale_embedding=True,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-        forced_eos_token_id=None,
-        **SIZES,
-    )
-    return MarianMTModel(config)
-
-
-def mbart(vocabulary: int) -> PreTrainedModel:
-    """Return a model with learned positions, and layer norms before and behind the layers."""
-    config = MBartConfig(
-        vocab_size=vocabulary,
-        scale_embedding=True,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=1,
-        decoder_start_token_id=1,
-        forced_eos_token_id=None,
-        **SIZES,
-    )
-    return MBartForConditionalGeneration(config)
-
-
-def mt5(vocabulary: int) -> PreTrainedModel:
-    """Return a T5 of version 1.1, as mT5's are: gates in its layers, a head of its own, positions of few buckets."""
-    config = MT5Config(
-        vocab_size=vocabulary,
-        d_model=32,
-        d_kv=16,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
-        relative_attention_num_buckets=8,
-        relative_attention_max_distance=12,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-    )
-    return MT5ForConditionalGeneration(config)
-
-
-SEQ2SEQ_FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
-    "bart": bart,
-    "pegasus": pegasus,
-    "t5": t5,
-    "mt5": mt5,
+_T5_SIZES = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "tie_word_embeddings": False}
+_GATED = {
+    "feed_forward_proj": "gated-gelu",
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
 }
-SHARING_FAMILIES = SEQ2SEQ_FAMILIES | {"marian": marian, "mbart": mbart}
+_FROM_PADDING = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+"""Writing starts at `<pad>`."""
+
+ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bart": (
+        "Bart",
+        "ForConditionalGeneration",
+        {
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 2,
+            "forced_eos_token_id": 2,
+            **SIZES,
+        },
+    ),
+    "pegasus": (
+        "Pegasus",
+        "ForConditionalGeneration",
+        {"scale_embedding": True, **_FROM_PADDING, "forced_eos_token_id": 1, **SIZES},
+    ),
+    "t5": ("T5", "ForConditionalGeneration", {**_T5_SIZES, **_FROM_PADDING}),
+    "mt5": ("MT5", "ForConditionalGeneration", {**_T5_SIZES, **_GATED, **_FROM_PADDING}),
+    "marian": ("Marian", "MTModel", {"scale_embedding": True, **_FROM_PADDING, "forced_eos_token_id": None, **SIZES}),
+    "mbart": (
+        "MBart",
+        "ForConditionalGeneration",
+        {
+            "scale_embedding": True,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 1,
+            "decoder_start_token_id": 1,
+            "forced_eos_token_id": None,
+            **SIZES,
+        },
+    ),
+}
+"""Each family by transformers' name, with its head and the config of a model of two layers.
+
+BART has learned positions and tied embeddings; Pegasus sinusoidal positions, layer norms first and scaled embeddings;
+T5 relative positions and no biases; mT5 is T5's version 1.1, with gates in its layers, a head of its own and positions
+of few buckets; Marian has sinusoidal positions and layer norms last; mBART learned ones, and layer norms before and
+behind the layers.
+"""
+
+SEQ2SEQ_FAMILIES = ("bart", "pegasus", "t5", "mt5")
+SHARING_FAMILIES = tuple(ARCHITECTURES)
 """All families whose texts may share steps."""
 
 GENERATION: dict[str, dict[str, object]] = {
@@ -216,7 +155,9 @@ def small_seq2seq(family: str, seed: int | None = None) -> PreTrainedModel:
     """Return a model of the family in evaluation mode, whose generation config is a plain greedy search."""
     torch.manual_seed(SEEDS.get(family, 7) if seed is None else seed)
     torch.set_num_threads(1)  # with more threads, such small matrices only wait for each other
-    model = SHARING_FAMILIES[family](seq2seq_tokenizer(family).get_vocab_size())
+    name, head, sizes = ARCHITECTURES[family]
+    config, kind = getattr(transformers, f"{name}Config"), getattr(transformers, f"{name}{head}")
+    model: PreTrainedModel = kind(config(vocab_size=seq2seq_tokenizer(family).get_vocab_size(), **sizes))
     redraw(model)
     model.generation_config = _generation(family, model, beams=False)
     model.eval()

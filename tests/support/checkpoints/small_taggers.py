@@ -7,44 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_checkpoints import SIZES, WINDOW, byte_level, left_padded, sentences, wordpiece
+from small_checkpoints import WINDOW, byte_level, left_padded, sentences, small_model, wordpiece
 from tokenizers import decoders
-from transformers import (
-    BertConfig,
-    BertForTokenClassification,
-    LongformerConfig,
-    LongformerForTokenClassification,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForTokenClassification,
-    XLNetConfig,
-    XLNetForTokenClassification,
-)
+from transformers import PreTrainedModel
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
 
 
 def model(family: str, vocabulary: int, own: dict[str, Any] | None) -> PreTrainedModel:
     """Return a random model of two layers that labels tokens; `own` are the parameters of its config for pipelines."""
-    shared: dict[str, Any] = {
-        "vocab_size": vocabulary,
-        "initializer_range": 0.5,  # so that labels differ by more than the rounding of int8
-        "id2label": dict(enumerate(LABELS)),
-        "label2id": {label: at for at, label in enumerate(LABELS)},
-        "task_specific_params": own,
-        **SIZES,
-    }
     torch.manual_seed(7)
-    if family == "bert":
-        return BertForTokenClassification(BertConfig(max_position_embeddings=WINDOW, **shared))
-    if family == "longformer":
-        positions: dict[str, Any] = {"attention_window": 8, "max_position_embeddings": WINDOW + 2, "pad_token_id": 1}
-        return LongformerForTokenClassification(LongformerConfig(**positions, **shared))
-    if family == "xlnet":
-        sizes: dict[str, Any] = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
-        named = {name: value for name, value in shared.items() if name not in SIZES}
-        return XLNetForTokenClassification(XLNetConfig(pad_token_id=0, **sizes, **named))
-    return RobertaForTokenClassification(RobertaConfig(max_position_embeddings=WINDOW + 2, pad_token_id=1, **shared))
+    return small_model(
+        family,
+        "ForTokenClassification",
+        vocabulary,
+        initializer_range=0.5,  # so that labels differ by more than the rounding of int8
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: at for at, label in enumerate(LABELS)},
+        task_specific_params=own,
+    )
 
 
 def make_tagger_checkpoint(folder: Path, family: str = "bert", *, aggregation: str | None = None) -> Path:

@@ -11,7 +11,7 @@ from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
 from gateway.model.tier import Tier
 from gateway.tasks.base import Strict, Task, TaskBody, VariantKind
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.service_time import BatchedModel
 
 
 class CountBodyParameters(Strict):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from by_hand import manifest_of
 from fake_engines import Saying
 from fakes import FakeClock, cell
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -16,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from deployments.engines.base import Decoder, Logits, Pending, TokenIds
 from deployments.replica.generate.prompts import Prompts
 from deployments.replica.generate.writing import Scribe
-from gateway.model.manifest import GoldenSummary, Precision, SourceOf
+from gateway.model.manifest import GoldenSummary
 from gateway.model.profile import ProfileDocument
 from gateway.tasks.generate import CausalManifest, NextTokenVerification, WritingRules
 
@@ -70,19 +71,15 @@ def manifest(**rules: int | float | bool) -> CausalManifest:
         cells = tuple(cell(rows, tokens, seconds * (1 + rows) / 2) for rows in (1, 2, 4, 8) for tokens in (8, WINDOW))
         return ProfileDocument(threads=1, measured_on="a desk", cells=cells)
 
-    return CausalManifest(
-        checkpoint="scribbler",
-        task="generate",
+    return manifest_of(
+        CausalManifest,
+        "scribbler",
+        "generate",
         family="GPT-2",
-        engine="onnx",
-        precision=Precision.FP32,
-        source=SourceOf(location="./scribbler", revision="", sha256="0" * 64),
         max_tokens=WINDOW,
         files={"tokenizer.json": "0" * 64},
-        cpu_features=(),
         profile=profile(0.02),
         step_profile=profile(0.01),
-        made_with={},
         generation=WritingRules.model_validate_json(json.dumps(given)),
         output_tokens=OUTPUT_TOKENS,
         chat_template=True,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from by_hand import SELF_TEST, manifest_of
 from fakes import FakeClock, cell
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -17,16 +19,7 @@ from deployments.engines.base import Decoder, Logits, Pending, TokenIds
 from deployments.replica.summarize.ranking import FEATURES, Ranker
 from deployments.replica.tokens import TextTokens
 from deployments.replica.writing.job import Steps, TextBudget, WritingJob, WritingResult
-from gateway.model.manifest import (
-    ExtractiveManifest,
-    GenerationRules,
-    GoldenInput,
-    GoldenSummary,
-    Precision,
-    SelfTest,
-    Seq2SeqManifest,
-    SourceOf,
-)
+from gateway.model.manifest import ExtractiveManifest, GenerationRules, GoldenSummary, Precision, Seq2SeqManifest
 from gateway.model.messages import Failure, Generation, InputReport
 from gateway.model.profile import ProfileDocument
 
@@ -196,18 +189,7 @@ def flat_profile(median_s: float, *, by_batch: bool = False) -> ProfileDocument:
 
 
 _SAME: dict[str, object] = {"texts": 1, "data_set": "by hand"}
-_VARIANT: dict[str, object] = {
-    "checkpoint": "scribe",
-    "task": "summarize",
-    "family": "fake",
-    "engine": "onnx",
-    "precision": Precision.INT8,
-    "source": SourceOf(location="starter:by-hand", revision="", sha256="0" * 64),
-    "files": {},
-    "cpu_features": (),
-    "made_with": {},
-    "pad_token_id": PAD,
-}
+_VARIANT: dict[str, Any] = {"family": "fake", "precision": Precision.INT8, "pad_token_id": PAD}
 
 
 def writer_manifest(
@@ -224,34 +206,34 @@ def writer_manifest(
     `rules` are of its generation.
     """
     given: dict[str, object] = {"max_new_tokens": 24, "num_beams": 4, **rules}
-    return Seq2SeqManifest.model_validate(
-        {
-            **_VARIANT,
-            "max_tokens": window,
-            "profile": flat_profile(encode_s),
-            "step_profile": flat_profile(step_s, by_batch=True),
-            "company_profile": flat_profile(step_s, by_batch=True) if sharing else None,
-            "generation": GenerationRules.model_validate(
-                {"decoder_start_token_id": START, "eos_token_ids": (END,), **given}
-            ),
-            "output_tokens": output_tokens,
-            "verification": {**_SAME, "same_tokens": 1, "same_tokens_floor": 1, "rouge_l_to_source": 1},
-            "self_test": (GoldenSummary(text="a", token_ids=(1,), written=(1,)),),
-        }
+    return manifest_of(
+        Seq2SeqManifest,
+        "scribe",
+        "summarize",
+        **_VARIANT,
+        max_tokens=window,
+        profile=flat_profile(encode_s),
+        step_profile=flat_profile(step_s, by_batch=True),
+        company_profile=flat_profile(step_s, by_batch=True) if sharing else None,
+        generation=GenerationRules.model_validate({"decoder_start_token_id": START, "eos_token_ids": (END,), **given}),
+        output_tokens=output_tokens,
+        verification={**_SAME, "same_tokens": 1, "same_tokens_floor": 1, "rouge_l_to_source": 1},
+        self_test=(GoldenSummary(text="a", token_ids=(1,), written=(1,)),),
     )
 
 
 def reader_manifest(window: int = 32, batch_s: float = 0.01, sentences: int = 3) -> ExtractiveManifest:
     """Return the manifest of a sentence encoder like the fake one."""
-    return ExtractiveManifest.model_validate(
-        {
-            **_VARIANT,
-            "max_tokens": window,
-            "profile": flat_profile(batch_s),
-            "sentences": sentences,
-            "verification": {**_SAME, "same_choice": 1, "same_choice_floor": 1, "least_cosine": 1},
-            "self_test": SelfTest(tolerance=0.1, golden=(GoldenInput(text="a", token_ids=(1,), logits=(0.0, 1.0)),)),
-        }
+    return manifest_of(
+        ExtractiveManifest,
+        "scribe",
+        "summarize",
+        **_VARIANT,
+        max_tokens=window,
+        profile=flat_profile(batch_s),
+        sentences=sentences,
+        verification={**_SAME, "same_choice": 1, "same_choice_floor": 1, "least_cosine": 1},
+        self_test=SELF_TEST,
     )
 
 

@@ -10,7 +10,7 @@ from batching import PROFILE, SummingEngine, a_run_begins, batching, row, sent, 
 from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batcher import Scored
 from gateway.model.messages import Failure, FailureKind, LoadReport
-from gateway.tasks.runs import LARGEST_RUN, runs_of
+from gateway.tasks.service_time import LARGEST_RUN, runs_of
 
 
 def firsts(engine: SummingEngine) -> list[list[int]]:

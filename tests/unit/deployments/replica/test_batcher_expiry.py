@@ -14,7 +14,7 @@ from deployments.engines.base import Logits, TokenIds
 from deployments.replica.batcher import Batcher, Scored, next_run
 from gateway.model.messages import Failure, FailureKind
 from gateway.scheduling.late_share import LateShare
-from gateway.tasks.runs import LARGEST_RUN
+from gateway.tasks.service_time import LARGEST_RUN
 
 EXPIRED = Failure(FailureKind.EXPIRED)
 NOW = 50.0

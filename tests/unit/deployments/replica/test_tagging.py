@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from fake_taggers import WINDOW, KnowingEngine, replica, tokenizer
+from by_hand import bert_tokenizer
+from fake_taggers import WINDOW, WORDS, KnowingEngine, replica
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -24,7 +25,7 @@ from gateway.tasks.windows import MOST_WINDOWS
 @pytest.fixture(scope="module")
 def reader() -> TextReader:
     """What reads the texts of the tagger."""
-    return TextReader(tokenizer(), WINDOW)
+    return TextReader(bert_tokenizer(WORDS), WINDOW)
 
 
 SMILE, FAMILY = "\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467"
@@ -145,7 +146,7 @@ class Seeing:
 
 def test_a_text_far_over_the_limit_is_not_read_to_its_end() -> None:
     """Of dots as many are read as tell that they are too many: a text that is longer costs no more."""
-    seeing = Seeing(tokenizer())
+    seeing = Seeing(bert_tokenizer(WORDS))
     reader = TextReader(cast(Tokenizer, seeing), WINDOW)
     seeing.seen.clear()
     for characters in (20_000, 200_000):

@@ -6,6 +6,7 @@ import pickle
 from dataclasses import dataclass, field
 
 import pytest
+from by_hand import entry_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from deployments.serve.autoscaling import (
     autoscaling_config,
     replicas_for,
 )
-from gateway.catalogs.catalog import Autoscaling, CatalogEntry, Quality
+from gateway.catalogs.catalog import Autoscaling, CatalogEntry
 from gateway.model.tier import Tier
 
 FOLLOW = FollowLoad(target_busy_share=0.5, target_backlog_s=0.1)
@@ -121,16 +122,7 @@ def test_the_busy_share_is_of_the_time_since_the_last_look() -> None:
 
 def entry(autoscaling: Autoscaling | None) -> CatalogEntry:
     """A checkpoint with this autoscaling."""
-    return CatalogEntry(
-        name="one",
-        task="classify",
-        tier=Tier.REALTIME,
-        family="BERT",
-        source="starter:one",
-        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
-        licence="none",
-        autoscaling=autoscaling,
-    )
+    return entry_of("one", "classify", Tier.REALTIME, family="BERT", source="starter:one", autoscaling=autoscaling)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own warning, on import

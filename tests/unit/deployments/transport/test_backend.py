@@ -15,7 +15,7 @@ from virtual_time import loop_clock, passes
 from waiting import until
 
 from deployments.transport import Endpoint, TransportServer, UnixAddress
-from deployments.transport.backend import SETTLED_S, TransportBackend
+from deployments.transport.client import SETTLED_S, TransportBackend
 from gateway.forecasting.load import LoadTracker
 from gateway.model.messages import Answer, Emit, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.tasks.classify import ClassifyParameters

@@ -15,8 +15,16 @@ from virtual_time import turns
 from waiting import idle, until
 
 from deployments.transport import MAX_FRAME_BYTES, Endpoint, Handler, TransportClient, TransportServer, UnixAddress
-from deployments.transport.connection import HELLO
-from deployments.transport.frames import Cancel, ClientFrame, Done, ServerFrame, Submit, append_frame, client_frames
+from deployments.transport.connection import (
+    HELLO,
+    Cancel,
+    ClientFrame,
+    Done,
+    ServerFrame,
+    Submit,
+    append_frame,
+    client_frames,
+)
 from gateway.model.messages import Answer, Emit, Failure, FailureKind, InputReport, LoadReport, ReplicaTimings, Work
 from gateway.tasks.classify import ClassifyParameters
 

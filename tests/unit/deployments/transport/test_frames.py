@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from deployments.transport.frames import (
+from deployments.transport.connection import (
     MAX_FRAME_BYTES,
     Cancel,
     ClientFrame,

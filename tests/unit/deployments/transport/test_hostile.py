@@ -17,8 +17,16 @@ from virtual_time import loop_clock, passes
 from waiting import ECHO, Gate, idle, until
 
 from deployments.transport import MAX_FRAME_BYTES, Endpoint, TransportClient, TransportServer, UnixAddress
-from deployments.transport.connection import HELLO
-from deployments.transport.frames import Done, FrameReader, Pong, ServerFrame, Submit, append_frame, server_frames
+from deployments.transport.connection import (
+    HELLO,
+    Done,
+    FrameReader,
+    Pong,
+    ServerFrame,
+    Submit,
+    append_frame,
+    server_frames,
+)
 from gateway.model.messages import Emit, Failure, FailureKind, Work
 from gateway.tasks.classify import ClassifyParameters
 

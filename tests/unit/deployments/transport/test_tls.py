@@ -34,8 +34,7 @@ from deployments.transport import (
     TransportServer,
     UnixAddress,
 )
-from deployments.transport.connection import HELLO, UNSENT_LIMIT_BYTES
-from deployments.transport.frames import Done, Submit, append_frame, server_frames
+from deployments.transport.connection import HELLO, UNSENT_LIMIT_BYTES, Done, Submit, append_frame, server_frames
 from deployments.transport.tls import AUTHORITY, CERTIFICATE, KEY
 from gateway.model.messages import Failure, Work
 from gateway.tasks.classify import ClassifyParameters

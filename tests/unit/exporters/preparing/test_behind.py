@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from by_hand import entry_of
 from rich.console import Console
 from waiting import wait_until
 
@@ -16,7 +17,7 @@ from deployments.replica.prepared import NeverReady, note_prepared
 from exporters.errors import BaseAbsent, ExportFailed, SourceAbsent, VariantRefused
 from exporters.preparing.behind import Behind, _end, late_ones, reason_of
 from exporters.preparing.prepare import prepare, preparer_here
-from gateway.catalogs.catalog import Catalog, CatalogEntry, Quality, load_catalog
+from gateway.catalogs.catalog import Catalog, CatalogEntry, load_catalog
 from gateway.model.manifest import MANIFEST_NAME
 from gateway.model.tier import Tier
 
@@ -27,16 +28,7 @@ LARGE = ["mpnet-sentiment", "all-mpnet-base"]
 
 def entry(name: str, tier: Tier, task: str = "classify", domain: str | None = None) -> CatalogEntry:
     """A catalog entry that is never prepared."""
-    return CatalogEntry(
-        name=name,
-        task=task,
-        tier=tier,
-        family="any",
-        source=f"./{name}",
-        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
-        licence="none",
-        domain=domain,
-    )
+    return entry_of(name, task, tier, family="any", source=f"./{name}", domain=domain)
 
 
 SWIFT, GRAND = entry("swift", Tier.REALTIME), entry("grand", Tier.QUALITY)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from by_hand import entry_of
 from small_variants import write_variant
 
 from deployments.engines.host import Host, read_host
@@ -16,7 +17,7 @@ from exporters.plan import Settings, VariantPlan
 from exporters.preparing.prepare import plans_for, precisions_for
 from exporters.preparing.store import State, Store
 from exporters.sources.staging import staged
-from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, Quality
+from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName
 from gateway.model.manifest import Precision
 from gateway.model.tier import Tier
 from gateway.tasks import read_manifest
@@ -28,16 +29,8 @@ PLAIN = Host("old", 2, frozenset({"avx2"}))
 
 def entry(engine: EngineName, *precision: Precision) -> CatalogEntry:
     """A catalog entry with this engine and these preferences."""
-    return CatalogEntry(
-        name="by-hand",
-        task="classify",
-        tier=Tier.REALTIME,
-        family="sum",
-        source="./nowhere",
-        engine=engine,
-        precision=precision,
-        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
-        licence="none",
+    return entry_of(
+        "by-hand", "classify", Tier.REALTIME, family="sum", source="./nowhere", engine=engine, precision=precision
     )
 
 

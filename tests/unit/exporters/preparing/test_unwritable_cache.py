@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from by_hand import entry_of
 from rich.console import Console
 from small_variants import write_variant
 
@@ -14,7 +15,7 @@ from exporters.export import replace_manifest
 from exporters.plan import Settings
 from exporters.preparing.prepare import Preparer, plans_for, prepare
 from exporters.preparing.store import Store
-from gateway.catalogs.catalog import Catalog, CatalogEntry, EngineName, Quality
+from gateway.catalogs.catalog import Catalog, EngineName
 from gateway.model.manifest import Precision
 from gateway.model.tier import Tier
 
@@ -35,16 +36,14 @@ def catalog_of(source: Path) -> Catalog:
     source.mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (source / name).write_text("{}")
-    entry = CatalogEntry(
-        name="by-hand",
-        task="classify",
-        tier=Tier.REALTIME,
+    entry = entry_of(
+        "by-hand",
+        "classify",
+        Tier.REALTIME,
         family="sum",
         source=str(source),
         engine=EngineName.ONNX,
         precision=(Precision.FP32,),
-        quality=Quality(metric="accuracy", value=1.0, data_set="none", reference="none"),
-        licence="none",
     )
     return Catalog(name="one", checkpoints=(entry,))
 

@@ -13,7 +13,8 @@ from gateway.forecasting.load import IDLE, QueueAhead
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.profile import LatencyProfile, LoneCell, LoneDocument, LoneRuns, ProfileDocument
 from gateway.model.request import RequestShape
-from gateway.tasks.classify import BatchedModel, ClassifyParameters
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.service_time import BatchedModel
 
 GRID = {(1, 16): 0.010, (1, 64): 0.030, (8, 16): 0.050, (8, 64): 0.200}
 

@@ -13,8 +13,8 @@ from gateway.model.deadline import Deadline
 from gateway.model.request import Request, Terms
 from gateway.model.tier import Tier
 from gateway.scheduling.batching import QueuedRequest
-from gateway.scheduling.decider import PRICE_AGE_S, Decider
 from gateway.scheduling.policy import Decision, Reason
+from gateway.scheduling.scheduler import PRICE_AGE_S, Decider
 from gateway.scheduling.task_queue import Batch
 from gateway.tasks.summarize import SummarizeParameters
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.messages import Answer, InputReport, ReplicaTimings
-from gateway.tasks.classify import BatchedModel, ClassifyParameters
-from gateway.tasks.runs import runs_of
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.service_time import BatchedModel, runs_of
 
 PARAMETERS = ClassifyParameters()
 WINDOW = 64

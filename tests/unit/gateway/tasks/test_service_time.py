@@ -9,8 +9,8 @@ from fakes import cell, latency_profile, manifest
 from gateway.model.messages import Answer, FinishReason
 from gateway.model.profile import LatencyProfile, ProfileDocument
 from gateway.tasks import service_time_model
-from gateway.tasks.classify import BatchedModel, ClassifyParameters
-from gateway.tasks.service_time import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown
+from gateway.tasks.classify import ClassifyParameters
+from gateway.tasks.service_time import LEAST_SLOWDOWN, MOST_SLOWDOWN, BatchedModel, Slowdown
 from gateway.tasks.summarize import AbstractiveModel, ExtractiveModel, SummarizeParameters
 
 NO_END_S = 600.0

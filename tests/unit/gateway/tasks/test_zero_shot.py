@@ -17,7 +17,7 @@ from gateway.model.messages import Answer, InputReport, ReplicaTimings
 from gateway.model.request import BUDGET, CHECKPOINT
 from gateway.tasks import TASKS, claims_on
 from gateway.tasks.base import TaskBody
-from gateway.tasks.classify import BatchedModel
+from gateway.tasks.service_time import BatchedModel
 from gateway.tasks.zero_shot import (
     MOST_CHARACTERS,
     MOST_LABELS,
