@@ -55,7 +55,7 @@ class Kind(StrEnum):
 
 
 class Crowd(Struct):
-    """What became of the clients: connections in all, those that the server ended, bytes sent and read.
+    """What became of the clients: connections in all, those that the server ended, bytes read.
 
     `open` is how many were open, on average over the looks taken once in `PAUSE_S`.
     """
@@ -63,7 +63,6 @@ class Crowd(Struct):
     clients: int
     connections: int = 0
     ended: int = 0
-    sent_bytes: int = 0
     read_bytes: int = 0
     looks: int = 0
     open_seen: int = 0
@@ -138,7 +137,6 @@ class _Clients:
         while True:
             await asyncio.sleep(PAUSE_S)
             await loop.sock_sendall(connection, self._next)
-            self.told.sent_bytes += len(self._next)
             self._look(connection)
 
     def _look(self, connection: socket.socket) -> None:
