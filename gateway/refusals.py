@@ -112,9 +112,8 @@ def _too_long(checkpoint: str, failure: Failure) -> Problem:
     if not failure.limit:
         return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
     members = {failure.unit: failure.tokens, "limit": failure.limit, "unit": failure.unit, "checkpoint": checkpoint}
-    detail = f"{checkpoint} takes {failure.limit} tokens, got {failure.tokens}"
-    if failure.unit == "bytes":
-        detail = f"{checkpoint}: {failure.detail}"
+    told = f": {failure.detail}" if failure.unit == "bytes" else f" takes {failure.limit} tokens, got {failure.tokens}"
+    detail = f"{checkpoint}{told}"
     if failure.index is None:
         return InputTooLong(detail, members)
     return InputTooLong(f"inputs[{failure.index}]: {detail}", {**members, "index": failure.index})

@@ -38,7 +38,7 @@ SCORED_FROM = "scored_from"
 of a prompt only the last token's are of use. Graphs without it compute them all."""
 
 WASTED = 2
-"""What prompts share is put together anew where it is more than so many times what those still there need."""
+"""What prompts share is put together anew where it is more than this multiple of what those still there need."""
 
 COPIES = WASTED + 1
 """The most that pasts take at any time, divided by what is in them: `WASTED`, while all of it is copied once."""

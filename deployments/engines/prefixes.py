@@ -25,7 +25,7 @@ Read: TypeAlias = Mapping[str, NDArray[Any]]
 class Prefixes:
     """Prompts that were read, with their keys and values, within a limit of bytes. Any thread may call it.
 
-    The one that was of use the longest ago goes first. Without a limit that was set, none is kept.
+    The least recently used goes first. Without a limit that was set, none is kept.
     """
 
     def __init__(self) -> None:

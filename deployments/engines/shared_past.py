@@ -35,7 +35,7 @@ TOKENS_STEP = 32
 """Tokens by which a buffer grows, which copies it. Set by hand: what is not used of them is read and masked."""
 
 WASTED = 2
-"""A buffer of more than so many times what is in it is made anew, so that memory goes with the texts. Set by hand."""
+"""A buffer of more than this multiple of what is in it is made anew, so that memory goes with the texts. Set by hand."""
 
 COPIES = 2 * WASTED
 """The most that pasts take at any time, divided by what is in them: `WASTED`, while all of it is copied once."""

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from pydantic import BaseModel, Field, JsonValue, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest, no_text
@@ -148,18 +148,29 @@ def _is_unreadable(error: ValidationError) -> bool:
 
 
 def _mendable(error: ValidationError) -> bool:
-    """True if a field that takes whole numbers was given one as a float, or an unknown one was null."""
-    faults = error.errors(include_url=False, include_context=False)[:MOST_FAULTS]
+    """True if a field that takes whole numbers was given one as a float, or an unknown one was null.
+
+    A body with more than `MOST_FAULTS` is not mended.
+    """
+    if error.error_count() > MOST_FAULTS:
+        return False
+    faults = error.errors(include_url=False, include_context=False)
     whole = (
-        isinstance(one["input"], float) and one["input"].is_integer() for one in faults if one["type"] == "int_type"
+        isinstance(one["input"], float) and one["input"].is_integer()
+        for one in faults
+        if one["type"] == "int_type"
     )
-    return any(whole) or bool(_unknown_nulls(error))
+    return any(whole) or any(map(_is_unknown_null, faults))
 
 
 def _unknown_nulls(error: ValidationError) -> frozenset[str]:
     """The names of unknown fields that were null."""
     faults = error.errors(include_url=False, include_context=False)
-    return frozenset(str(one["loc"][-1]) for one in faults if one["type"] == "extra_forbidden" and one["input"] is None)
+    return frozenset(str(one["loc"][-1]) for one in faults if _is_unknown_null(one))
+
+
+def _is_unknown_null(fault: ErrorDetails) -> bool:
+    return fault["type"] == "extra_forbidden" and fault["input"] is None
 
 
 def _read_again(body: bytes, fault: ValidationError) -> object:

@@ -631,7 +631,7 @@ def _divided(target: bytes) -> tuple[bytes | None, bytes]:
     if whole is None:
         return None, target
     if not whole[1] or not _HOST.fullmatch(whole[1]):
-        raise _malformed("the target names no host")
+        raise _malformed("the target names no valid host")
     rest = target[whole.end() :]
     return whole[1], rest if rest.startswith(b"/") else b"/" + rest
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 WITHIN_S = 30.0
 DECORATIONS = ("", " 😀", " (日本語)", " «ça va»", " שלום", " 👩‍🔬 done", " ½ €", " \t ")
-"""What is put behind every eighth text: what other people write."""
+"""What is put behind the texts, one after the other, as other people write: of eight texts one stays as it is."""
 
 TOPICS = ("a film", "food", "a product", "politics", "the weather")
 OTHERS = ("The film was wonderful.", "The battery is empty.", "They won the election.", "The soup was cold.")
@@ -105,12 +106,13 @@ def command(
     unknown = [one for one in task or () if one not in COMPARISONS]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(COMPARISONS)}", param_hint="--task")
-    found = measure(*options.prepared(catalog, cache), texts, task or list(COMPARISONS), options.console)
+    loaded, variants = options.prepared(catalog, cache)
+    found = measure(loaded, variants, cache, texts, task or list(COMPARISONS), options.console)
     raise typer.Exit(present(report_of(found), options.console, json=json))
 
 
 def measure(
-    catalog: Catalog, variants: Mapping[str, Path], texts: int, tasks: Sequence[str], console: Console
+    catalog: Catalog, variants: Mapping[str, Path], cache: Path, texts: int, tasks: Sequence[str], console: Console
 ) -> list[Compared]:
     """Serves the catalog and compares each checkpoint at each of the tasks that it serves. Raises ServerFailed."""
     found = []
@@ -121,7 +123,7 @@ def measure(
         for task in tasks:
             for entry in catalog.of_task(task):
                 row = bar.add_task(f"{task}: {entry.name}", total=texts)
-                found.append(compared(url, task, entry, texts, lambda row=row: bar.advance(row)))  # type: ignore[misc]
+                found.append(compared(url, task, entry, cache, texts, partial(bar.advance, row)))
     return found
 
 
@@ -157,14 +159,16 @@ def _score(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.4f}"
 
 
-def compared(url: str, task: str, entry: CatalogEntry, most: int, advance: Callable[[], None]) -> Compared:
+def compared(
+    url: str, task: str, entry: CatalogEntry, cache: Path, most: int, advance: Callable[[], None]
+) -> Compared:
     """Asks one checkpoint of a running gateway, and its source, for the answers to at most `most` texts."""
     from huggingface_hub import InferenceClient
 
     how = COMPARISONS[task]
     headers = {CHECKPOINT: entry.name, BUDGET: f"{WITHIN_S * 1000:.0f}"}
     client = InferenceClient(model=f"{url}/{task}", headers=headers, timeout=WITHIN_S)
-    source = resolve_source(entry.source, entry.revision)
+    source = resolve_source(entry.source, entry.revision, cache)
     reference = how.reference(source.path, source.location)
     texts, equal, off, unequal = 0, 0, [], []
     for text in decorated(how.texts(), most):
@@ -184,7 +188,7 @@ def compared(url: str, task: str, entry: CatalogEntry, most: int, advance: Calla
 
 
 def decorated(texts: Sequence[str], most: int) -> list[str]:
-    """At most `most` of the texts, spread over all of them; every eighth has something behind it."""
+    """At most `most` of the texts, spread over all of them; each with one of `DECORATIONS` behind it."""
     count = min(most, len(texts))
     spread = [texts[at * len(texts) // count] for at in range(count)]
     return [text + end for text, end in zip(spread, islice(cycle(DECORATIONS), count), strict=True)]

@@ -87,7 +87,7 @@ def command(
     catalog: CatalogOption = DEFAULT_CATALOG,
     cache: CacheOption = DEFAULT_CACHE,
     checkpoint: options.Checkpoint = None,
-    clients: Annotated[int, typer.Option(min=1, help="slow clients in a crowd")] = Settings.clients,
+    clients: Annotated[int, typer.Option(min=1, max=25_000, help="slow clients in a crowd")] = Settings.clients,
     rate: Annotated[float, typer.Option(parser=options.positive, help="ordinary requests a second")] = Settings.rate,
     seconds: Annotated[float, typer.Option(parser=options.positive, help="of each turn")] = Settings.seconds,
     rounds: options.Rounds = Settings.rounds,

@@ -141,7 +141,7 @@ class Contest:
 
 
 def contests(connections: int, texts: int = 1) -> tuple[Contest, ...]:
-    """Latency at one connection, and throughput and p99 at `connections`, of requests with so many texts."""
+    """Latency at one connection, and throughput and p99 at `connections`, of requests with `texts` texts."""
     return (
         Contest("median latency at 1 connection", 1, lambda one: one.p50_s, True, LATENCY_CEILING, ".2f", 1000),
         Contest(

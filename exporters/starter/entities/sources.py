@@ -13,19 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.sources.registry import Package, fetch
+from exporters.sources.registry import fetch
 from exporters.starter.data import Split, cleaned, normalised, split_of
 from exporters.starter.extractive.corpus import free, read_papers
-from exporters.starter.packages import ACLSUM, VADER, member
+from exporters.starter.packages import ACLSUM, CHITCHAT, VADER, member
 
-CHITCHAT = Package(
-    name="chitchat-dataset",
-    version="0.9.0",
-    filename="chitchat_dataset-0.9.0-py3-none-any.whl",
-    sha256="7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
-    licence="MIT",
-    binary=True,
-)
 VADER_FILES = {
     "nytEditorialSnippets_GroundTruth.txt": "editorials",
     "movieReviewSnippets_GroundTruth.txt": "films",

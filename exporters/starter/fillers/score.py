@@ -1,6 +1,7 @@
 """Scores how often the masked word of a sentence is found, by a filler and by counts of words, first and within five.
 
-A sentence has one mask, in place of a whole word of one piece. Every guesser chooses among all words of one piece.
+A sentence has one mask, in place of a whole word of one piece. Counts choose among words of one piece,
+the filler among its whole vocabulary.
 """
 
 from __future__ import annotations

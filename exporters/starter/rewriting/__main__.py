@@ -72,9 +72,9 @@ def news(cache: Path, most: int) -> TextSet:
     return TextSet("XSum of BIG-bench", tuple(found)).spread(most)
 
 
-def picked(name: str, texts: TextSet) -> list[list[str]]:
+def picked(name: str, texts: TextSet, cache: Path) -> list[list[str]]:
     """The sentences that a starter's own ranker picks of each text, in the text's order."""
-    source = resolve_source(f"starter:{name}")
+    source = resolve_source(f"starter:{name}", cache=cache)
     description = read_description(source)
     encoder = load_sentence_encoder(source, description.layer, description.max_tokens)
     ranker = Ranker.load(source.path / description.ranker)
@@ -127,13 +127,13 @@ def checked(written: Sequence[str], sources: Sequence[str]) -> list[str]:
     ]
 
 
-def ways_of(texts: TextSet, original: Original) -> list[Way]:
+def ways_of(texts: TextSet, original: Original, cache: Path) -> list[Way]:
     """Every way's summaries of a set; the one that the others are compared with is first."""
-    sources = [" ".join(sentences) for sentences in picked("extract-quality", texts)]
+    sources = [" ".join(sentences) for sentences in picked("extract-quality", texts, cache)]
     written = rewritten(original, sources)
     return [
         Way("extract-quality", sources),
-        Way("extract-realtime", [" ".join(sentences) for sentences in picked("extract-realtime", texts)]),
+        Way("extract-realtime", [" ".join(sentences) for sentences in picked("extract-realtime", texts, cache)]),
         Way("the first three sentences", [first(one.text) for one in texts.texts]),
         Way("smollm2 of what extract-quality picks", written),
         Way("the same, checked", checked(written, sources)),
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     original = load_original(source.path, source.location, "AutoModelForCausalLM", "a writer")
     table = Table("texts", "summary", *KINDS, "rouge1 over extract-quality", "claims in the text", "words")
     for texts in sets:
-        add_rows(table, texts, ways_of(texts, original))
+        add_rows(table, texts, ways_of(texts, original, options.cache))
         table.add_section()
     console.print(table)
     return 0
