@@ -144,10 +144,10 @@ class OnnxCausal:
         lengths[rows], column[rows] = [one.length for one in writings], [tokens for tokens, _ in pending]
         try:
             logits, shared.past = self._graph.run(column, shared.past, 0, lengths)
+            for one in writings:
+                one.length += 1
         finally:
             shared.stepping = False
-        for one in writings:
-            one.length += 1
         found = last_logits(logits)
         return [found[row : row + 1] for row in rows]
 

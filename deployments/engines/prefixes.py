@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 
 from deployments.engines.past_memory import bytes_of
 
-LEAST_TOKENS = 16
-"""Tokens that are worth restoring: fewer are read in the time of a step. Set by hand."""
+BLOCK = 16
+"""Tokens that are restored together: fewer are read in the time of a step, and nobody learns by the time that a reading
+takes how a prompt of somebody else goes on, token by token. Set by hand."""
+
+MOST_KEPT = 64
+"""Prompts that are kept at most, since each is compared with the next prompt. Set by hand."""
 
 Read: TypeAlias = Mapping[str, NDArray[Any]]
 """Keys and values (1, heads, tokens, width) by name. Nobody writes to them."""
 
 
 class Prefixes:
-    """Prompts that were read, with their keys and values, within a limit of bytes. Any thread may call it.
+    """Prompts that were read, with their keys and values, within limits of bytes and number. Any thread may call it.
 
     The least recently used goes first. Without a limit that was set, none is kept.
     """
@@ -48,14 +52,15 @@ class Prefixes:
             self._shrink(limit_bytes)
 
     def restore(self, token_ids: NDArray[np.int64]) -> tuple[int, Read]:
-        """With how many tokens this prompt begins as a kept one does, and their keys and values; 0 if these are few."""
+        """With how many whole blocks of tokens this prompt begins as a kept one does: tokens, keys and values."""
         with self._lock:
             longest, found = 0, b""
             for name, (ids, _) in self._kept.items():
                 alike = _alike(ids, token_ids)
                 if alike > longest:
                     longest, found = alike, name
-            if longest < LEAST_TOKENS:
+            longest -= longest % BLOCK
+            if not longest:
                 return 0, {}
             self._kept.move_to_end(found)
             self.restored_prompts += 1
@@ -66,17 +71,17 @@ class Prefixes:
         """Keeps a prompt with its keys and values, in place of those that are a beginning of it."""
         size = bytes_of(read.values())
         with self._lock:
-            if size > self._limit_bytes or len(token_ids) < LEAST_TOKENS:
+            if size > self._limit_bytes or len(token_ids) < BLOCK:
                 return
             for name, (ids, _) in list(self._kept.items()):
                 if _alike(ids, token_ids) == len(ids):
                     self._drop(name)
-            self._shrink(self._limit_bytes - size)
+            self._shrink(self._limit_bytes - size, MOST_KEPT - 1)
             self._kept[token_ids.tobytes()] = token_ids, read
             self._held_bytes += size
 
-    def _shrink(self, to_bytes: int) -> None:
-        while self._kept and self._held_bytes > to_bytes:
+    def _shrink(self, to_bytes: int, to_prompts: int = MOST_KEPT) -> None:
+        while self._kept and (self._held_bytes > to_bytes or len(self._kept) > to_prompts):
             self._drop(next(iter(self._kept)))
 
     def _drop(self, name: bytes) -> None:

@@ -35,7 +35,7 @@ TOKENS_STEP = 32
 """Tokens by which a buffer grows, which copies it. Set by hand: what is not used of them is read and masked."""
 
 WASTED = 2
-"""A buffer of more than this multiple of what is in it is made anew, so that memory goes with the texts. Set by hand."""
+"""A buffer of more than this multiple of what is in it is made anew: memory goes with the texts. Set by hand."""
 
 COPIES = 2 * WASTED
 """The most that pasts take at any time, divided by what is in them: `WASTED`, while all of it is copied once."""
@@ -169,15 +169,15 @@ class StepRunner:
 
         Raises RuntimeError for texts whose rows are lost, by a step that failed while it moved them.
         """
-        if any(one.lost for one in shares):
-            raise RuntimeError("an earlier step failed while it moved the text's rows")
-        origins = [
-            np.arange(len(share.rows)) if share.arranged else of_rows
-            for share, (_, of_rows) in zip(shares, pending, strict=True)
-        ]
-        for one in shares:
-            one.lost = True
-        with self._arranging:
+        with self._arranging:  # while another thread tidies, its texts count as lost
+            if any(one.lost for one in shares):
+                raise RuntimeError("an earlier step failed while it moved the text's rows")
+            origins = [
+                np.arange(len(share.rows)) if share.arranged else of_rows
+                for share, (_, of_rows) in zip(shares, pending, strict=True)
+            ]
+            for one in shares:
+                one.lost = True
             alike = shares[0].past.holds(shares)
             past = arranged(shares, origins)
             past.stepping = True

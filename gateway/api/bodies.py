@@ -156,9 +156,7 @@ def _mendable(error: ValidationError) -> bool:
         return False
     faults = error.errors(include_url=False, include_context=False)
     whole = (
-        isinstance(one["input"], float) and one["input"].is_integer()
-        for one in faults
-        if one["type"] == "int_type"
+        isinstance(one["input"], float) and one["input"].is_integer() for one in faults if one["type"] == "int_type"
     )
     return any(whole) or any(map(_is_unknown_null, faults))
 

@@ -98,7 +98,6 @@ class GenerationDetails(Struct, frozen=True):
     pieces: Annotated[int, Meta(description="pieces that the input was taken in")]
     headroom_ms: Annotated[float, Meta(description="what was left of the budget after the last step")]
     lead: Annotated[bool, Meta(description="nothing usable was written in time: this is the input's first sentence")]
-    restored: Annotated[int, Meta(description="tokens of the prompt that were not read anew, as another had them")]
 
 
 class Details(Struct, frozen=True):
@@ -463,7 +462,6 @@ def _generation(one: Generation) -> GenerationDetails:
         pieces=one.pieces,
         headroom_ms=ms(one.headroom_s),
         lead=one.lead,
-        restored=one.restored,
     )
 
 

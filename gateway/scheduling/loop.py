@@ -107,7 +107,7 @@ class SchedulerLoop:
                 self.look()
             until_s = asyncio.get_running_loop().time() + patience_s
             async with asyncio.timeout(min(patience_s, first_s)) as patience:
-                call.until_told = partial(patience.reschedule, until_s)
+                call.until_told = partial(_wait_on, patience, until_s)
                 return await call.future
         except TimeoutError:
             if not call.future.cancelled():  # it came in this very turn
@@ -230,3 +230,9 @@ def _work(call: _Call, remaining_s: float, *, lone: bool) -> Work:
         call.take_delta is not None,
         lone,
     )
+
+
+def _wait_on(patience: asyncio.Timeout, until_s: float) -> None:
+    """Has a wait end later, unless it has ended already."""
+    if not patience.expired():
+        patience.reschedule(until_s)

@@ -421,7 +421,8 @@ class Scheduler:
             elif forecast.first is not None and expired:
                 forecaster.learn_first(forecast, now_s - ticket.decided_s, now_s, beyond=True)
             if answer is None:
-                if first:
+                given_up = forecast.first is not None and ticket.told_s is None and took_s < forecast.latency_s
+                if first and not given_up:  # for want of a first text; how long the whole takes is not known
                     forecaster.learn_expired(forecast, took_s, now_s)
             elif first:
                 forecaster.learn(forecast, ticket.shape, answer, took_s, now_s)

@@ -159,9 +159,7 @@ def _score(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.4f}"
 
 
-def compared(
-    url: str, task: str, entry: CatalogEntry, cache: Path, most: int, advance: Callable[[], None]
-) -> Compared:
+def compared(url: str, task: str, entry: CatalogEntry, cache: Path, most: int, advance: Callable[[], None]) -> Compared:
     """Asks one checkpoint of a running gateway, and its source, for the answers to at most `most` texts."""
     from huggingface_hub import InferenceClient
 

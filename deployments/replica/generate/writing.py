@@ -17,6 +17,7 @@ from deployments.replica.writing.job import Ask, Given, Steps, TextBudget, Writi
 from deployments.replica.writing.past_budget import PastBudget, past_budget
 from deployments.replica.writing.time_slicing import Together
 from gateway.catalogs.catalog import CatalogEntry
+from gateway.model.manifest import Precision
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
 from gateway.tasks.decoding import MOST_TOGETHER, DecodingPlan, Wanted, WritingTimes, plan
 from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
@@ -84,6 +85,7 @@ class Scribe:
     def __init__(self, manifest: CausalManifest, engine: CausalEngine, prompts: Prompts) -> None:
         self._rules = manifest.generation
         self._window = manifest.max_tokens
+        self._exact = manifest.precision is not Precision.INT8
         self._expected = manifest.output_tokens
         self._times = WritingTimes.of(manifest)
         self._engine = engine
@@ -99,7 +101,7 @@ class Scribe:
 
     def memory(self, entry: CatalogEntry) -> PastBudget | None:
         """What keys and values of all texts may take."""
-        return past_budget(entry, self._engine, PastNeed(1, self._window))
+        return past_budget(entry, self._engine, PastNeed(1, self._window), exact=self._exact)
 
     def read(self, texts: Sequence[str], parameters: GenerateParameters) -> list[list[int]] | Failure:
         """The token ids of each prompt, whole; of a conversation those of its one prompt, or REFUSED."""

@@ -80,15 +80,18 @@ class PastBudget:
         }
 
 
-def past_budget(entry: CatalogEntry, engine: Seq2SeqEngine | CausalEngine, largest: PastNeed) -> PastBudget | None:
+def past_budget(
+    entry: CatalogEntry, engine: Seq2SeqEngine | CausalEngine, largest: PastNeed, *, exact: bool = True
+) -> PastBudget | None:
     """The budget of a replica: what its entry says, else a share of the memory that the process may use.
 
     That share is enough for the largest text of the checkpoint in any case. If what the entry says is not, the log
-    tells. None for an engine that does not count.
+    tells. None for an engine that does not count. Only an `exact` engine keeps prompts: of others the numbers of a
+    prompt's beginning depend on what followed it.
     """
     if not isinstance(engine, CountsPasts):
         return None
-    needed, keeps_prefixes = engine.most_bytes([largest]), entry.prefixes
+    needed, keeps_prefixes = engine.most_bytes([largest]), entry.prefixes and exact
     if entry.past_mb is None:
         share = usable_memory_bytes(float(psutil.virtual_memory().total)) / SHARE_OF_MEMORY
         return PastBudget(max(int(share), needed), engine, keeps_prefixes=keeps_prefixes)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import BertForTokenClassification
 
 from exporters.kinds.tagger import PIPELINE
-from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base, fetch_base, merge
+from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, fetch_base, merge
 from exporters.sources.texts import ENTITIES
 from exporters.starter.command import THREADS, Tick, Ticker
 from exporters.starter.entities.card import EntitiesCard, Training, card
@@ -25,7 +25,7 @@ from exporters.starter.entities.labels import TEACHER, Labels, ask
 from exporters.starter.entities.material import LABELS, Material, labelled, prepare
 from exporters.starter.entities.names import COMPANIES, GEONAMES
 from exporters.starter.entities.score import AGGREGATION, NAME, measure
-from exporters.starter.packages import ACLSUM, MINILM, VADER
+from exporters.starter.packages import ACLSUM, CHITCHAT, MINILM, MINILM_BASE, VADER
 from exporters.starter.publishing import Provenance, minilm, seal, versions, write_json
 from exporters.starter.taggers.score import Marked, read_marked
 

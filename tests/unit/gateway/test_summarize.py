@@ -123,7 +123,6 @@ async def test_details_tell_how_each_summary_came_about() -> None:
         "pieces": 4,
         "headroom_ms": -12.5,
         "lead": True,
-        "restored": 0,
     }
     assert (document["generation"][0]["finish_reason"], document["generation"][0]["lead"]) == ("length", False)
     classified = (await client.post("/classify?details=true", json=BODY)).json()

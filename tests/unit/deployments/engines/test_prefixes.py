@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.engines.base import TokenIds
-from deployments.engines.prefixes import LEAST_TOKENS, Prefixes, Read
+from deployments.engines.prefixes import BLOCK, MOST_KEPT, Prefixes, Read
 
 A_TOKEN = 4 * 2 * 3
 """Bytes of a token's keys and values."""
@@ -41,7 +41,7 @@ def test_what_is_restored_is_what_was_read_and_within_the_limit(
     prefixes.resize(tokens * A_TOKEN)
     for ids in map(ids_of, drawn):
         restored, found = prefixes.restore(ids)
-        assert restored == 0 or restored >= LEAST_TOKENS
+        assert restored % BLOCK == 0
         if restored:
             np.testing.assert_array_equal(found["key"], read_of(ids)["key"][:, :, :restored])
         prefixes.keep(ids, read_of(ids))
@@ -55,16 +55,16 @@ def test_what_is_restored_is_what_was_read_and_within_the_limit(
 
 
 def test_the_longest_beginning_is_found_and_counted() -> None:
-    """Of several prompts the one that has most in common counts, and how much was spared is counted."""
+    """Of several prompts the one that has most in common counts, in whole blocks, and what was spared is counted."""
     prefixes = Prefixes()
     prefixes.resize(MANY)
     for common in (20, 40, 30):
         ids = np.asarray([*[1] * common, common], dtype=np.int64)
         prefixes.keep(ids, read_of(ids))
-    assert prefixes.restore(np.asarray([*[1] * 36, 5], dtype=np.int64))[0] == 36
-    assert prefixes.restore(np.asarray([*[1] * (LEAST_TOKENS - 1), 5], dtype=np.int64)) == (0, {})
+    assert prefixes.restore(np.asarray([*[1] * 36, 5], dtype=np.int64))[0] == 2 * BLOCK
+    assert prefixes.restore(np.asarray([*[1] * (BLOCK - 1), 5], dtype=np.int64)) == (0, {})
     assert prefixes.restore(np.asarray([2] * 40, dtype=np.int64)) == (0, {})
-    assert (prefixes.restored_prompts, prefixes.restored_tokens) == (1, 36)
+    assert (prefixes.restored_prompts, prefixes.restored_tokens) == (1, 2 * BLOCK)
 
 
 def test_a_beginning_makes_room_for_what_goes_on_from_it() -> None:
@@ -79,7 +79,7 @@ def test_a_beginning_makes_room_for_what_goes_on_from_it() -> None:
     prefixes.restore(longer)
     third = np.arange(200, 240, dtype=np.int64)
     prefixes.keep(third, read_of(third))
-    assert prefixes.restore(longer)[0] == 40 and prefixes.restore(other)[0] == 0
+    assert prefixes.restore(longer)[0] == 2 * BLOCK and prefixes.restore(other)[0] == 0
 
 
 def test_without_a_limit_nothing_is_kept() -> None:
@@ -87,3 +87,15 @@ def test_without_a_limit_nothing_is_kept() -> None:
     prefixes, ids = Prefixes(), np.arange(40, dtype=np.int64)
     prefixes.keep(ids, read_of(ids))
     assert prefixes.restore(ids) == (0, {}) and prefixes.held_bytes == 0
+
+
+def test_no_more_prompts_are_kept_than_are_compared_quickly() -> None:
+    """However small prompts are, a limited number is kept: the least recently used go."""
+    prefixes = Prefixes()
+    prefixes.resize(MANY)
+    for number in range(2 * MOST_KEPT):
+        ids = np.full(BLOCK, number, dtype=np.int64)
+        prefixes.keep(ids, read_of(ids))
+    assert prefixes.restore(np.full(BLOCK, 0, dtype=np.int64))[0] == 0
+    assert prefixes.restore(np.full(BLOCK, MOST_KEPT, dtype=np.int64))[0] == BLOCK
+    assert prefixes.held_bytes == MOST_KEPT * BLOCK * A_TOKEN

@@ -18,7 +18,7 @@ from exporters.sources.source import source_folder
 from exporters.sources.texts import ENTITIES
 from exporters.starter.data import Split
 from exporters.starter.entities import labels
-from exporters.starter.entities.build import BASE, DOMAIN, WINDOW, rows_of
+from exporters.starter.entities.build import DOMAIN, WINDOW, rows_of
 from exporters.starter.entities.card import EntitiesCard, card
 from exporters.starter.entities.fit import entities
 from exporters.starter.entities.labels import KINDS, agreed, mapped, well_written
@@ -27,6 +27,7 @@ from exporters.starter.entities.material import IGNORED, LABELS, paired, trainin
 from exporters.starter.entities.names import LISTED, Listed, Names
 from exporters.starter.entities.score import NAME, score
 from exporters.starter.entities.sources import Line, distinct
+from exporters.starter.packages import MINILM_BASE
 from exporters.starter.publishing import read_manifest
 from exporters.starter.taggers.score import Marked, Span, read_marked
 from gateway.catalogs.catalog import load_catalog
@@ -66,7 +67,7 @@ def test_files_are_what_the_manifest_says() -> None:
 def test_the_folder_is_an_adapter_of_the_base_that_the_recipe_pins() -> None:
     """The folder is a tagger's adapter with the window, labels and strategy that the manifest names."""
     manifest = read_manifest(FOLDER, EntitiesCard)
-    assert is_adapter(FOLDER) and read_base(FOLDER, NAME) == BASE
+    assert is_adapter(FOLDER) and read_base(FOLDER, NAME) == MINILM_BASE
     assert kind_of(FOLDER, NAME) is CHECKPOINT_KINDS["tagger"]
     config = json.loads((FOLDER / "config.json").read_bytes())
     assert read_aggregation(config, NAME) == manifest.aggregation
