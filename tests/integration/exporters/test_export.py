@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processors import needs_int8
 from small_checkpoints import FAMILIES, WINDOW, Example, make_checkpoint, make_unquantisable, sentences, write_texts
 
 from deployments.engines.base import padded
@@ -48,7 +49,7 @@ def labels(variant: OpenClassifier, examples: list[Example]) -> list[str]:
     return [variant.scorer.scores(row, ClassifyParameters())[0].label for row in logits]
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+@pytest.mark.parametrize("precision", [Precision.FP32, pytest.param(Precision.INT8, marks=needs_int8)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_answers_as_its_source_in_every_precision(
     checkpoints: Path, tmp_path: Path, family: str, precision: Precision
@@ -78,6 +79,7 @@ def test_a_checkpoint_without_an_export_runs_on_torch(checkpoints: Path, tmp_pat
     assert labels(open_classifier(tmp_path / "variant", 1), examples) == [one.label for one in examples]
 
 
+@needs_int8
 def test_the_int8_of_fp16_weights_is_a_fraction_of_fp32(checkpoints: Path, tmp_path: Path) -> None:
     """An int8 variant of fp16 weights is smaller than the fp32 one, because embeddings are quantised too."""
     for precision in (Precision.FP32, Precision.INT8):
@@ -86,6 +88,7 @@ def test_the_int8_of_fp16_weights_is_a_fraction_of_fp32(checkpoints: Path, tmp_p
     assert sizes[0] < sizes[1]
 
 
+@needs_int8
 def test_a_variant_under_its_floor_is_refused_with_what_differed(checkpoints: Path, tmp_path: Path) -> None:
     """A variant under its floor is refused and removed, and the worst texts are listed by index, label and score."""
     checkpoint = tmp_path / "distilbert"
@@ -100,6 +103,7 @@ def test_a_variant_under_its_floor_is_refused_with_what_differed(checkpoints: Pa
     assert [path for path in (tmp_path / "out").iterdir() if path.suffix != ".lock"] == []
 
 
+@needs_int8
 def test_a_failed_export_leaves_the_last_good_variant(checkpoints: Path, tmp_path: Path) -> None:
     """A failed export leaves the last good variant, because the target is replaced at the very end or not at all."""
     checkpoint = tmp_path / "distilbert"
@@ -151,6 +155,7 @@ def test_weights_that_are_no_whole_classifier_are_refused(checkpoints: Path, tmp
         exported(checkpoint, tmp_path / "variant", Precision.FP32)
 
 
+@needs_int8
 def test_every_step_is_told(checkpoints: Path, tmp_path: Path) -> None:
     """Progress is reported for every step in order, with shares from 0 to 1."""
     told: list[tuple[Step, float]] = []

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from one_pass import assert_changed_answers_are_rejected, assert_measured_again
+from processors import needs_int8
 from small_answerers import FAMILIES, make_answerer_checkpoint
 from small_checkpoints import WINDOW
 from transformers import pipeline
 
 from deployments.engines.base import padded
-from deployments.engines.host import read_host
 from deployments.replica.answering.replica import OpenAnswerer
 from deployments.replica.answering.spans import found_answers
 from deployments.replica.variant import open_variant
@@ -134,11 +134,9 @@ def test_a_variant_is_true_to_its_source(variant: Path) -> None:
     assert manifest.token_types and manifest.no_answer_token
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8_WEIGHTS])
+@pytest.mark.parametrize("precision", [pytest.param(Precision.INT8, marks=needs_int8), Precision.INT8_WEIGHTS])
 def test_a_quantised_variant_serves(tmp_path: Path, precision: Precision) -> None:
     """In few bits it still has answers of its source, repeats its golden inputs, and answers."""
-    if precision is Precision.INT8 and read_host().dot_product is None:
-        pytest.skip("this processor has no int8 dot products")
     found = opened(exported(tmp_path, precision=precision, floor=0.3))
     assert found.manifest.verification.same_answers > 0.3
     assert answers_of(found, QUESTION, CONTEXTS[0], AnswerParameters())[0].answer

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from one_pass import assert_changed_answers_are_rejected, assert_measured_again
+from processors import needs_int8
 from small_checkpoints import WINDOW, sentences
 from small_embedders import DIMENSIONS, LENGTH, make_embedder_checkpoint
 from transformers import AutoModel, AutoTokenizer
 
 from deployments.engines.base import Logits, padded
-from deployments.engines.host import read_host
 from deployments.replica.embedding import OpenEmbedder, unit_length
 from deployments.replica.variant import open_variant
 from exporters.errors import SourceRefused
@@ -32,7 +32,6 @@ pytestmark = pytest.mark.export
 
 QUICK = Settings(profile_budget_s=0.05)
 TEXTS = [one.text for one in sentences(12, seed=4)]
-needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this processor has no int8 dot products")
 
 
 def exported(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processors import needs_int8
 from small_checkpoints import make_checkpoint
 from small_extractive import DIMENSIONS, MAX_TOKENS, make_extractive_checkpoint, ranker
 
 from deployments.engines.base import padded
-from deployments.engines.host import read_host
 from deployments.replica.summarize.extractive import RANKER_FILE, OpenExtractive
 from deployments.replica.variant import VariantRejected, file_sha256, open_variant
 from exporters.errors import SourceRefused
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.export
 
 ROOT = Path(__file__).parents[3]
 QUICK = Settings(profile_budget_s=0.05)
-needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this processor has no int8 dot products")
 
 
 def exported(checkpoint: Path, out: Path, precision: Precision = Precision.FP32) -> ExtractiveManifest:

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 from one_pass import assert_changed_answers_are_rejected, assert_measured_again
+from processors import needs_int8
 from small_checkpoints import WINDOW
 from small_fillers import FAMILIES, make_filler_checkpoint
 from transformers import pipeline
 
-from deployments.engines.host import read_host
 from deployments.replica.filling import OpenFiller, filled
 from deployments.replica.tokens import Encoded
 from deployments.replica.variant import open_variant
@@ -116,11 +116,9 @@ def test_a_variant_is_true_to_its_source(variant: Path) -> None:
     assert (manifest.max_tokens, manifest.mask_token, manifest.cleans_spaces) == (WINDOW, "[MASK]", True)
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8_WEIGHTS])
+@pytest.mark.parametrize("precision", [pytest.param(Precision.INT8, marks=needs_int8), Precision.INT8_WEIGHTS])
 def test_a_quantised_variant_serves(tmp_path: Path, precision: Precision) -> None:
     """In few bits it still has words of its source, repeats its golden inputs, and answers."""
-    if precision is Precision.INT8 and read_host().dot_product is None:
-        pytest.skip("this processor has no int8 dot products")
     found = opened(exported(tmp_path, precision=precision, floor=0.3))
     assert found.manifest.verification.same_word > 0.3
     assert words_for(found, TEXTS, 2)

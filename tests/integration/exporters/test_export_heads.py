@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fakes import catalog
 from odd_checkpoints import HEADS, MOODS, PIECES, edited, headed, make_pieces, named, pipeline_scores, varied
+from processors import needs_int8
 from small_checkpoints import WINDOW, make_checkpoint, sentences
 
 from deployments.engines.base import padded
@@ -80,6 +81,7 @@ def test_every_head_answers_as_the_pipeline(checkpoint: Path, tmp_path: Path, he
     assert agree(answers(opened, TEXTS), pipeline_scores(folder, TEXTS, WINDOW), within=1e-4)
 
 
+@needs_int8
 @pytest.mark.parametrize(
     ("head", "measure"), [("regression", "error"), ("independent labels", "each_label"), ("one label", "error")]
 )
@@ -116,6 +118,7 @@ def test_labels_that_do_not_fit_are_refused_in_a_sentence(checkpoint: Path, tmp_
     assert not (tmp_path / "variant").exists()
 
 
+@needs_int8
 def test_a_number_that_int8_blurs_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     """A regression is refused for its error, though its best label is always right: it has only one."""
     from small_checkpoints import make_unquantisable

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from by_hand import entry_of
+from processors import needs_int8
 from rich.console import Console
 from small_checkpoints import make_checkpoint, make_unquantisable
 from typer import Typer
@@ -33,7 +34,6 @@ pytestmark = [pytest.mark.export, pytest.mark.usefixtures("warm")]
 ROOT = Path(__file__).parents[3]
 QUICK = Settings(profile_budget_s=0.05)
 BOTH = (Precision.INT8, Precision.FP32)
-needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this processor has no int8 dot products")
 
 
 def catalog(checkpoint: Path, *precision: Precision) -> Catalog:

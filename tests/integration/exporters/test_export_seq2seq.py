@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from processors import needs_int8
 from rich.console import Console
 from small_checkpoints import make_checkpoint
 from small_seq2seq import LONGEST_OUTPUT, SEQ2SEQ_FAMILIES, WINDOW, articles, make_seq2seq_checkpoint
@@ -33,7 +34,6 @@ ROOT = Path(__file__).parents[3]
 QUICK = Settings(profile_budget_s=0.05)
 LAX = Settings(profile_budget_s=0.05, floor=0.0)
 """With random weights a slight change by int8 gives another token, and so other tokens after it."""
-needs_int8 = pytest.mark.skipif(read_host().dot_product is None, reason="this processor has no int8 dot products")
 
 
 def made(folder: Path, family: str) -> Path:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from one_pass import assert_changed_answers_are_rejected, assert_measured_again
+from processors import needs_int8
 from small_checkpoints import WINDOW
 from small_taggers import LABELS, make_tagger_checkpoint
 from transformers import AutoModelForTokenClassification, pipeline
 
 from deployments.engines.base import Logits
-from deployments.engines.host import read_host
 from deployments.replica.tagging.replica import OpenTagger
 from deployments.replica.variant import open_variant
 from exporters.errors import ExportFailed, SourceRefused, VariantRefused
@@ -166,11 +166,9 @@ def test_the_graph_answers_as_its_source_at_every_shape(variant: Path) -> None:
         prove_shapes("bert", batches, meant, padded_wrongly)
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8_WEIGHTS])
+@pytest.mark.parametrize("precision", [pytest.param(Precision.INT8, marks=needs_int8), Precision.INT8_WEIGHTS])
 def test_a_quantised_variant_serves(tmp_path: Path, precision: Precision) -> None:
     """In few bits it still has most labels of its source, repeats its golden inputs, and answers."""
-    if precision is Precision.INT8 and read_host().dot_product is None:
-        pytest.skip("this processor has no int8 dot products")
     tagger = opened(exported(tmp_path, precision=precision, floor=0.8))
     assert tagger.manifest.verification.label_agreement > 0.8
     assert found_in(tagger, TEXTS[0], "simple", [])
