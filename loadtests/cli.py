@@ -12,7 +12,7 @@ from exporters.options import lazy_group
 BENCHMARKS = {
     "speed": "Compares the gateway's speed with FastAPI and the bare engine.",
     "accuracy": "Sends every held-out sentence over HTTP and compares accuracy with the verified one.",
-    "clients": "Compares what a stock client is answered with transformers' pipelines on the source.",
+    "clients": "Compares what a stock client is answered with what transformers' pipelines make of the source.",
     "batchmates": "Measures how far a classifier's answers depend on the texts that share its engine run.",
     "load": "Offers open-loop load to a running gateway.",
     "decision": "Measures the time that the gateway takes to choose a checkpoint.",
