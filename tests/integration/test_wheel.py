@@ -68,6 +68,7 @@ def test_the_wheel_has_the_packages_and_neither_recipes_nor_weights(wheel: Path)
     assert {name.removeprefix("exporters/starter/") for name in names if name.startswith("exporters/starter/")} == {
         "NOTICE.md",
         "checkpoints.sha256",
+        "entities-heldout.jsonl",
         "heldout.jsonl",
         "personal-heldout.jsonl",
         "software-heldout.jsonl",
