@@ -17,7 +17,7 @@ from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.messages import Failure, FailureKind
 
 SHARE_OF_MEMORY = 8
-"""A replica whose entry has no `past_mb` may use this part, one in eight, of the memory of its host. Set by hand."""
+"""A replica without `past_mb` may use the memory of its host divided by this. Set by hand."""
 
 MEGABYTE = 1_000_000
 

@@ -41,7 +41,7 @@ PAIRED = 0.25
 """The share of training rows that are two sentences."""
 
 DEV_EVERY = 4
-"""While training, every fourth or so of the sentences of dev is scored: one in this number."""
+"""While training, about every fourth sentence of dev is scored."""
 
 SEED = 20140601
 
