@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from threading import Event
 
 import pytest
 from made_up_task.task import COUNT
@@ -72,8 +73,13 @@ class Played:
     label: str = "positive"
     metrics: str | None = ""
     coming: list[dict[str, object]] = field(default_factory=list)
+    knows: Event = field(default_factory=Event)
+
+    def __post_init__(self) -> None:
+        self.knows.set()
 
     def checkpoints(self, asked: Asked) -> Told:
+        assert self.knows.wait(60)
         listed = {"checkpoints": [served(name, self.task) for name in self.names]}
         return document({**listed, "coming": self.coming} if self.coming else listed)
 
@@ -162,6 +168,19 @@ def test_who_gives_up_strictness_is_asked_for_nothing_else(console: Console, gat
     first, second = (one for one in small.asked if one.path.startswith("/classify"))
     assert (first.headers["x-sla-mode"], second.headers["x-sla-mode"]) == ("strict", "best-effort")
     assert second.headers["x-latency-sla-ms"] == "5" and second.body == first.body
+
+
+def test_what_is_sent_before_the_tasks_are_known_is_sent_once_they_are(
+    console: Console, gateway: tuple[str, SmallGateway], played: Played
+) -> None:
+    """Whoever presses Send while the page still learns what is served gets the answer, and does not press twice."""
+    url, small = gateway
+    played.knows.clear()
+    console.open(url)
+    console.find("#send").send_keys(Keys.ENTER)
+    played.knows.set()
+    console.await_that(lambda: "In time" in console.said("#answer"))
+    assert len([one for one in small.asked if one.path.startswith("/classify")]) == 1
 
 
 def test_the_decision_follows_the_slider(console: Console, gateway: tuple[str, SmallGateway]) -> None:

@@ -13,6 +13,7 @@ export class Trial {
   #preview = null;
   #timer = 0;
   #underway = null;
+  #isAwaited = false;
 
   constructor(document, form) {
     const of = (id) => document.getElementById(id);
@@ -35,7 +36,8 @@ export class Trial {
     this.colours = colours;
     this.domains = new Map(checkpoints.map(({ name, domain }) => [name, domain]));
     this.form.offer(checkpoints, tasks);
-    this.preview();
+    if (this.#isAwaited) this.send();
+    else this.preview();
   }
 
   /** Asks for the decision on the terms as they are, once they have settled for a moment. */
@@ -75,8 +77,13 @@ export class Trial {
     this.candidates.replaceChildren();
   }
 
-  /** Sends the request and shows the answer or the problem. Pressed again meanwhile, the button stops it. */
+  /**
+   * Sends the request and shows the answer or the problem. Pressed again meanwhile, the button stops it.
+   * Pressed before the tasks are known, it is remembered, and sent once they are.
+   */
   async send() {
+    this.#isAwaited = !this.form.tasks.length;
+    if (this.#isAwaited) return;
     if (!this.form.isComplete()) return this.form.text.focus();
     this.preview();
     const terms = this.form.terms();
