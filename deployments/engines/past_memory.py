@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
-from weakref import WeakSet
+from weakref import ref
 
 from numpy.typing import NDArray
 
@@ -51,24 +51,26 @@ class PastLedger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._alive: WeakSet[Any] = WeakSet()
+        self._known: list[ref[HoldsPast]] = []
 
     def add(self, past: HoldsPast) -> None:
         """Takes in a past that has begun."""
         with self._lock:
-            self._alive.add(past)
+            self._known = [one for one in self._known if one() is not None]
+            self._known.append(ref(past))
 
     def of(self, kind: type[PastT]) -> list[PastT]:
         """The pasts of a kind that are alive."""
-        with self._lock:
-            return [one for one in self._alive if isinstance(one, kind)]
+        return [one for one in self._alive() if isinstance(one, kind)]
 
     @property
     def held_bytes(self) -> int:
         """The bytes of all of them."""
+        return sum(one.nbytes for one in self._alive())
+
+    def _alive(self) -> list[HoldsPast]:
         with self._lock:
-            alive: list[HoldsPast] = list(self._alive)
-        return sum(one.nbytes for one in alive)
+            return [past for one in self._known if (past := one()) is not None]
 
 
 def bytes_of(arrays: Iterable[NDArray[Any]]) -> int:

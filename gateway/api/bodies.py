@@ -36,6 +36,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOOKS = (
     (re.compile(rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}"), "it looks like UTF-16"),
     (re.compile(rb"\x1f\x8b"), "it looks like gzip, which Content-Encoding has to say"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "it looks like zstd, which Content-Encoding has to say"),
     (re.compile(rb"\s*[\[{]\s*'"), "it looks like a Python literal; JSON has double quotes"),
     (re.compile(rb"[A-Za-z_]+="), "it looks like a form"),
 )

@@ -5,16 +5,21 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from backports import zstd
 
 from gateway.model.errors import InvalidRequest, UnsupportedEncoding
 
-ACCEPTED = ("gzip", "deflate", "identity")
-"""The encodings of a request's body that are read; Python has no Zstandard before 3.14."""
+ACCEPTED = ("gzip", "deflate", "zstd", "identity")
+"""The encodings of a request's body that are read."""
 
 MOST_MEMBERS = 16
-"""Members of one gzip body, each of which may be compressed apart. Programs write one."""
+"""Members of a gzip body, or frames of a zstd one, each of which may be compressed apart. Programs write one."""
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # by the header, which the data begin with
+_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MiB, the most by RFC 9659
 _UNCHANGED = ("", "identity")
 
 
@@ -24,6 +29,18 @@ _CODING = re.compile(r"\s*([^;\s]+)\s*(?:;\s*q=([0-9.]+)\s*)?")
 
 class DecodedTooLong(Exception):
     """The body has more bytes than the limit once it is decoded."""
+
+
+class _Decoder(Protocol):
+    """Decodes one member of a body, a bounded part at a time. `zlib` and `zstd` have it so."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
@@ -37,10 +54,8 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     if name not in ACCEPTED:
         raise UnsupportedEncoding(ACCEPTED)
     try:
-        return _inflated(body, limit)
-    except zlib.error:
-        raise _damaged(name) from None
-    except EOFError:
+        return _inflated(body, limit, _decoder_of_zstd if name == "zstd" else _decoder_of_gzip)
+    except (zlib.error, zstd.ZstdError, EOFError):
         raise _damaged(name) from None
 
 
@@ -59,11 +74,19 @@ def packed(content: bytes) -> bytes:
     return gzip.compress(content, _LEVEL, mtime=0)
 
 
-def _inflated(body: bytes, limit: int) -> bytes:
+def _decoder_of_gzip() -> _Decoder:
+    return zlib.decompressobj(_GZIP_OR_ZLIB)
+
+
+def _decoder_of_zstd() -> _Decoder:
+    return zstd.ZstdDecompressor(options=_WINDOW)
+
+
+def _inflated(body: bytes, limit: int, decoder_of_a_member: Callable[[], _Decoder]) -> bytes:
     parts: list[bytes] = []
     left, room = body, limit
     for _ in range(MOST_MEMBERS):
-        decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+        decoder = decoder_of_a_member()
         parts.append(decoder.decompress(left, room + 1))
         room -= len(parts[-1])
         if room < 0:

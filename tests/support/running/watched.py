@@ -29,16 +29,19 @@ NETWORK = (
 )
 """What `ip` is told: loopback, and a way out to which everything else goes."""
 
-IPV4, DNS = 0x0800, 53
+EVERY, IPV4, DNS = 0x0003, 0x0800, 53
+"""Protocols of Ethernet, of which only `EVERY` shows what goes out; the port of questions of a name."""
 
 
 def watch(seen: list[str]) -> None:
     """Note the destination of each packet that goes out, and of each question of a name on loopback; begins at once."""
-    tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(IPV4))
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(EVERY))
 
     def note() -> None:
         while True:
-            packet, (interface, *_) = tap.recvfrom(65_536)
+            packet, (interface, protocol, *_) = tap.recvfrom(65_536)
+            if protocol != IPV4:
+                continue
             header = 4 * (packet[0] & 15)
             to, port = socket.inet_ntoa(packet[16:20]), int.from_bytes(packet[header + 2 : header + 4], "big")
             if interface == "out" or (interface == "lo" and port == DNS):

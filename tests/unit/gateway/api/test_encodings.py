@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Callable
 
 import pytest
+from backports import zstd
 from fakes import ANSWER, scripted
 from worlds import gateway, is_problem
 
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.virtual_time
 
 BODY = json.dumps({"inputs": "a good film"}).encode()
 PACKED = gzip.compress(BODY, mtime=0)
+PACKED_BY_ZSTD = zstd.compress(BODY)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,8 @@ PACKED = gzip.compress(BODY, mtime=0)
         ("x-gzip", PACKED),
         ("deflate", zlib.compress(BODY)),
         ("gzip", gzip.compress(BODY[:9], mtime=0) + gzip.compress(BODY[9:], mtime=0)),
+        ("zstd", zstd.compress(BODY)),
+        ("zstd", zstd.compress(BODY[:9]) + zstd.compress(BODY[9:])),
     ],
 )
 async def test_a_compressed_body_is_read(encoding: str, content: bytes) -> None:
@@ -37,41 +42,60 @@ async def test_a_compressed_body_is_read(encoding: str, content: bytes) -> None:
     assert response.status_code == 200 and told.backend.dispatches[0].work.inputs == ("a good film",)
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip, identity", "nonsense", "\u00e9"])
+@pytest.mark.parametrize("encoding", ["br", "compress", "gzip, gzip", "gzip, identity", "nonsense", "\u00e9"])
 async def test_another_encoding_is_refused_with_those_that_are_read(encoding: str) -> None:
     """Another encoding is a 415 whose `Accept-Encoding` and members have those that are read."""
     _, client = gateway()
     response = await client.post("/classify", content=PACKED, headers={b"Content-Encoding": encoding.encode("latin-1")})
     assert is_problem(response, "unsupported_encoding", 415)
-    assert response.headers["Accept-Encoding"] == "gzip, deflate, identity"
-    assert response.json()["accepted"] == ["gzip", "deflate", "identity"]
+    assert response.headers["Accept-Encoding"] == "gzip, deflate, zstd, identity"
+    assert response.json()["accepted"] == ["gzip", "deflate", "zstd", "identity"]
 
 
-@pytest.mark.parametrize("content", [b"", BODY, PACKED[:-1], PACKED[:12], PACKED + b"x", PACKED[:10] + b"\xff" * 20])
-async def test_damaged_data_are_a_400(content: bytes) -> None:
-    """Data that are not whole, or not of their encoding, are a 400 that says so."""
+def of_a_wide_window() -> bytes:
+    """A whole zstd body whose decoder would need 16 MiB, however little it says."""
+    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 24})
+    return compressor.compress(BODY) + compressor.flush()
+
+
+def damaged(whole: bytes) -> list[bytes]:
+    """A compressed body, damaged in several ways."""
+    return [b"", BODY, whole[:-1], whole[:12], whole + b"x", whole[:10] + b"\xff" * 20]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content"),
+    [
+        *(("gzip", one) for one in damaged(PACKED)),
+        *(("zstd", one) for one in [*damaged(PACKED_BY_ZSTD), of_a_wide_window()]),
+    ],
+)
+async def test_damaged_data_are_a_400(encoding: str, content: bytes) -> None:
+    """Data that are not whole, or not of their encoding, or ask for more memory than HTTP allows, are a 400."""
     _, client = gateway()
-    response = await client.post("/classify", content=content, headers={"Content-Encoding": "gzip"})
+    response = await client.post("/classify", content=content, headers={"Content-Encoding": encoding})
     assert is_problem(response, "invalid_request", 400)
     assert "Content-Encoding" in response.json()["detail"]
 
 
-async def test_a_bomb_is_a_413() -> None:
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+async def test_a_bomb_is_a_413(encoding: str, compress: Callable[[bytes], bytes]) -> None:
     """A body that is over the limit once it is decoded is the same 413 as one that comes so."""
     _, client = gateway()
-    bomb = gzip.compress(b'{"inputs": "' + b"a" * 800_000 + b'"}', mtime=0)
+    bomb = compress(b'{"inputs": "' + b"a" * 800_000 + b'"}')
     assert len(bomb) < 1000
-    response = await client.post("/classify", content=bomb, headers={"Content-Encoding": "gzip"})
+    response = await client.post("/classify", content=bomb, headers={"Content-Encoding": encoding})
     assert is_problem(response, "input_too_long", 413)
     assert (response.json()["limit"], response.json()["unit"]) == (1000, "bytes")
 
 
-def test_no_more_than_the_limit_is_ever_decoded() -> None:
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_no_more_than_the_limit_is_ever_decoded(encoding: str, compress: Callable[[bytes], bytes]) -> None:
     """A body of exactly the limit is decoded, one byte more is refused, also when members add up to it."""
-    assert decoded(gzip.compress(b"a" * 100, mtime=0), "gzip", 100) == b"a" * 100
-    for content in (gzip.compress(b"a" * 101, mtime=0), gzip.compress(b"a" * 60, mtime=0) * 2):
+    assert decoded(compress(b"a" * 100), encoding, 100) == b"a" * 100
+    for content in (compress(b"a" * 101), compress(b"a" * 60) * 2):
         with pytest.raises(DecodedTooLong):
-            decoded(content, "gzip", 100)
+            decoded(content, encoding, 100)
 
 
 @pytest.mark.parametrize("members", [MOST_MEMBERS, MOST_MEMBERS + 1])
