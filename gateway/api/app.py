@@ -29,7 +29,7 @@ from gateway.api.console import ADVICE, PATHS, PageFile, read_page
 from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
 from gateway.api.headers import read_terms, request_id_of
 from gateway.api.openai import Endpoint, OpenAIForm, UnknownModel, now_s
-from gateway.api.openapi import ANSWERED, openapi_document
+from gateway.api.openapi import ANSWERED, encoded_document
 from gateway.api.responses import (
     OUTCOME,
     Alive,
@@ -512,9 +512,8 @@ def build(
     The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
-    app = App(
-        service, scrape, limits, clock, trace, draining, is_shared, refused, access, bodies.encode(openapi_document())
-    )
+    contract = encoded_document(tuple(TASKS.values()))
+    app = App(service, scrape, limits, clock, trace, draining, is_shared, refused, access, contract)
     pages = read_page()
     gets: dict[str, Handler] = {
         "/checkpoints": app.checkpoints,

@@ -7,7 +7,7 @@ classes. It knows no task by name: one that is registered has its operation here
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct
@@ -19,7 +19,7 @@ from gateway.advising.advice import Advice
 from gateway.advising.knowledge import knowledge
 from gateway.advising.situation import Situation
 from gateway.api import openai, responses
-from gateway.api.bodies import RouteBody
+from gateway.api.bodies import RouteBody, encode
 from gateway.api.responses import FIRST_MET, OUTCOME
 from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
@@ -210,10 +210,20 @@ _DETAILS = {
 }
 
 
+@lru_cache(maxsize=2)
+def encoded_document(tasks: tuple[Task, ...]) -> bytes:
+    """The document for these tasks as JSON. It is made once, since that takes as long as hundreds of requests."""
+    return encode(_document(tasks))
+
+
 def openapi_document() -> Json:
     """The document for the tasks that are registered now. It is the same for every catalog."""
+    return _document(TASKS.values())
+
+
+def _document(tasks: Collection[Task]) -> Json:
     paths = {
-        **{f"/{task.name}": {"post": _task(task)} for task in TASKS.values()},
+        **{f"/{task.name}": {"post": _task(task)} for task in tasks},
         **{path: {"post": _openai(endpoint)} for path, endpoint in openai.ENDPOINTS.items()},
         "/v1/models": {"get": _models()},
         "/route": {"post": _route()},
@@ -233,9 +243,9 @@ def openapi_document() -> Json:
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": _schemas(TASKS.values()),
+            "schemas": _schemas(tasks),
             "parameters": {name: _parameter(name) for name in _SENT},
-            "headers": {name: _header(name) for name in answered()},
+            "headers": {name: _header(name, *told) for name, told in _answered(tasks).items()},
         },
     }
 
@@ -350,14 +360,13 @@ def _parameter(name: str) -> Json:
 _OF_TYPE: Mapping[type, Json] = {str: _STRING, int: {"type": "integer"}}
 
 
-def answered() -> Mapping[str, tuple[Json, str]]:
-    """Every response header: the contract's own, and those of tasks that tell facts."""
-    facts = {fact.header: fact for task in TASKS.values() for fact in task.facts}
+def _answered(tasks: Collection[Task]) -> Mapping[str, tuple[Json, str]]:
+    """The schema and description of every response header: the contract's own, and those of tasks that tell facts."""
+    facts = {fact.header: fact for task in tasks for fact in task.facts}
     return {**ANSWERED, **{name: (_OF_TYPE[fact.type], fact.description) for name, fact in facts.items()}}
 
 
-def _header(name: str) -> Json:
-    schema, description = answered()[name]
+def _header(name: str, schema: Json, description: str) -> Json:
     return {"schema": schema, "description": description, "required": name in _ON_ALL}
 
 

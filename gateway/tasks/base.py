@@ -294,7 +294,7 @@ class Unable(InvalidRequest):
     """Raised if no checkpoint can do what the parameters ask for, while one that is still to come might."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Task:
     """One task. `name` is its endpoint, its key in catalogs, and its label in metrics.
 

@@ -15,7 +15,7 @@ from loadtests.reports.runs import Conditions, Recorded, recorded, result_of, sa
 from loadtests.simulator.gateway import Punctual, Ruled, Setup
 from loadtests.simulator.oracle.bound import oracle_bound
 from loadtests.simulator.policies.registry import BASELINES, statics
-from loadtests.simulator.policies.setting import RuleMaker, Setting
+from loadtests.simulator.policies.setting import MOST_TRIED, RuleMaker, Setting
 from loadtests.simulator.world import Policy, World
 from loadtests.workload.arrivals import Fate, Offered, offered_of, rate_of
 from loadtests.workload.scenario import Scenario, tokens_of
@@ -60,10 +60,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Simulation:
-    """A scenario and its variants. Equal simulations give equal runs, in any process."""
+    """A scenario and its variants. Equal simulations give equal runs, in any process.
+
+    Published policies that try variants offline try each with `most_tried` requests at most.
+    """
 
     scenario: Scenario
     variants: tuple[Variant, ...]
+    most_tried: int = MOST_TRIED
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -153,6 +157,7 @@ class Simulation:
             budgets_s=tuple(chance.uniform(*one.budget_ms) / 1000 for one in drawn),
             tokens=round(fmean(tokens_of(sum(one.words) / 2) for one in drawn)),
             overhead_s=scenario.node.overhead_ms / 1000,
+            most_tried=self.most_tried,
         )
 
     def _recorded(self, offered: Sequence[Offered], policy: str, place: Place) -> Recorded:

@@ -24,8 +24,8 @@ SEEN = 10
 TRIAL_S = 20.0
 """The virtual seconds of a trial of one variant at one level of load ..."""
 
-TRIED = range(400, 4000)
-"""... and its least and greatest number of requests. The first half is warm-up and does not count."""
+LEAST_TRIED = 400
+"""... and its least number of requests. The first half is warm-up and does not count."""
 
 
 class ModelSwitching(Rule[Variant]):
@@ -76,7 +76,7 @@ def attained(setting: Setting, variant: Variant, rate_per_s: float) -> float:
     world = World(setting.cores, seed=1)
     offered = []
     now_s = 0.0
-    for sequence in range(min(max(int(TRIAL_S * rate_per_s), TRIED.start), TRIED.stop)):
+    for sequence in range(min(max(int(TRIAL_S * rate_per_s), LEAST_TRIED), setting.most_tried)):
         now_s += chance.expovariate(rate_per_s)
         offered.append(Offered(sequence, variant.task, now_s, chance.choice(setting.budgets_s), setting.tokens))
     rule = Static(setting, variant)

@@ -41,7 +41,7 @@ def test_every_request_ends_once_and_every_batch_keeps_its_limit(
     name: str, offered: list[Offered], cores: int, more: float
 ) -> None:
     """Every request ends once and every batch keeps its limit; a rule with waiting requests never stops."""
-    watched = played(RULES[name], setting_of(40.0, VARIANTS[more], cores), offered)
+    watched = played(RULES[name], setting_of(40.0, VARIANTS[more], cores, most_tried=100), offered)
     assert not watched.held
     assert all(request.fate is not Fate.OPEN for request in offered)
     assert watched.under_way == 0
@@ -51,7 +51,7 @@ def test_every_request_ends_once_and_every_batch_keeps_its_limit(
 def test_one_that_comes_alone_with_time_enough_is_never_dropped(name: str) -> None:
     """A request that arrives alone with a budget of five seconds is answered in time by every rule."""
     offered = [Offered(place, TASK, place * 6.0, 5.0, 64) for place in range(5)]
-    played(RULES[name], setting_of(40.0), offered)
+    played(RULES[name], setting_of(40.0, most_tried=100), offered)
     assert [request.fate for request in offered] == [Fate.IN_TIME] * 5
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gateway.model.tier import Tier
 from gateway.scheduling.ruled import Chosen, RequestView, Rule
 from loadtests.simulator.gateway import Ruled
-from loadtests.simulator.policies.setting import Setting
+from loadtests.simulator.policies.setting import MOST_TRIED, Setting
 from loadtests.simulator.world import World
 from loadtests.workload.arrivals import Fate, Offered
 from loadtests.workload.variants import Variant
@@ -49,9 +49,11 @@ def mixed_budgets(count: int, seed: int = 2) -> tuple[float, ...]:
     return tuple(chance.uniform(*chance.choice(ranges)) for _ in range(count))
 
 
-def setting_of(rate_per_s: float, variants: Sequence[Variant] | None = None, cores: int = 2) -> Setting:
+def setting_of(
+    rate_per_s: float, variants: Sequence[Variant] | None = None, cores: int = 2, most_tried: int = MOST_TRIED
+) -> Setting:
     """Return what a rule knows of such a load with mixed budgets."""
-    return Setting(tuple(variants or three()), cores, rate_per_s, mixed_budgets(500), 64, OVERHEAD_S)
+    return Setting(tuple(variants or three()), cores, rate_per_s, mixed_budgets(500), 64, OVERHEAD_S, most_tried)
 
 
 def poisson(rate_per_s: float, count: int, seed: int = 3) -> list[Offered]:
