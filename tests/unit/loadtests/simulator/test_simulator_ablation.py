@@ -33,9 +33,7 @@ from loadtests.workload.scenario import RequestClass
 
 GATEWAY = Path(__file__).resolve().parents[4] / "gateway"
 VARIANTS = three(max_batch=8)
-SMALL = scenario(
-    seconds=0.5, warmup_s=0.1, loads=(2.0,), cvs=(1.0, 2.0), requests=(RequestClass(budget_ms=(50, 150)),)
-)
+SMALL = scenario(seconds=0.5, warmup_s=0.1, loads=(2.0,), cvs=(1.0, 2.0), requests=(RequestClass(budget_ms=(50, 150)),))
 NAMES = [one.name for one in ABLATIONS]
 TARGETS = [target for one in ABLATIONS for target in one.replaced]
 
