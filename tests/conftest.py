@@ -125,9 +125,16 @@ def live(small_catalog: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def console() -> Iterator[Console]:
-    """An open browser, at no page yet: starting it takes longer than most tests of the console."""
+def opened_browser() -> Iterator[Console]:
+    """An open browser: starting it takes longer than most tests of the console."""
     from opened_console import browser  # here, since it imports selenium, which most tests do without
 
     with browser() as opened:
         yield opened
+
+
+@pytest.fixture
+def console(opened_browser: Console) -> Iterator[Console]:
+    """An open browser at no page yet. The page that it opens is left afterwards, for it would ask on and on."""
+    yield opened_browser
+    opened_browser.leave()

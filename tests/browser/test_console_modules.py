@@ -29,11 +29,12 @@ punctual_bad{le="1"} what
 
 
 @pytest.fixture(scope="module")
-def page(console: Console) -> Iterator[Console]:
+def page(opened_browser: Console) -> Iterator[Console]:
     """The page, with a gateway behind it that answers nothing."""
     with told_page({}) as (url, _):
-        console.open(url)
-        yield console
+        opened_browser.open(url)
+        yield opened_browser
+        opened_browser.leave()
 
 
 def test_an_exposition_is_read_as_it_is_written(page: Console) -> None:

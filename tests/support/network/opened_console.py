@@ -48,9 +48,13 @@ class Console:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         still = {"name": "prefers-reduced-motion", "value": "reduce"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme, still]})
-        self.driver.get("about:blank")
+        self.leave()
         self.faults()
         self.driver.get(f"{url}/")
+
+    def leave(self) -> None:
+        """Go to an empty page."""
+        self.driver.get("about:blank")
 
     def resize(self, size: tuple[int, int]) -> None:
         """Set the size of the screen, in CSS pixels; a narrow one is a phone's."""
