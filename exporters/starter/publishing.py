@@ -21,6 +21,7 @@ from exporters.sources.registry import Package
 from exporters.starter.packages import MINILM
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 MANIFEST = "manifest.json"
@@ -91,16 +92,27 @@ def write_digests(out: Path) -> None:
 
 def write_weights(model: PreTrainedModel, folder: Path, left_out: Iterable[str] = ()) -> None:
     """Writes weights in fp16 with a config of fp32: half the file size, without half-precision arithmetic."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(config_of(model), folder / "config.json")
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in set(left_out)}
+    write_halves(kept, folder / "model.safetensors")
+
+
+def config_of(model: PreTrainedModel) -> dict[str, Any]:
+    """The config of a model as a checkpoint has it: of fp32, and without the folder that it was read from."""
+    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
+    config.pop("_name_or_path", None)
+    return config
+
+
+def write_halves(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Writes tensors in fp16."""
     import torch
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
-    write_json(config, folder / "config.json")
-    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in set(left_out)}
-    path = folder / "model.safetensors"
-    save_file({name: t.to(torch.float16).contiguous() for name, t in kept.items()}, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes mode 0600
+    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
+    save_file(halves, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes mode 0600
 
 
 def write_json(content: Mapping[str, Any], file: Path, sort_keys: bool = True) -> None:
