@@ -1,8 +1,7 @@
-"""Writes a finished checkpoint: weights, tokenizer, held-out texts, manifest and card.
+"""Writes a finished checkpoint: weights, held-out texts, manifest and card.
 
-A manifest says what a checkpoint is, where it came from and how well it scores; the build writes every figure. The
-card is written from the manifest alone, so no figure is copied by hand. Imports no training library, so that anyone can
-check a checkpoint against its manifest.
+A manifest says what a checkpoint is, where it came from and how well it scores; the build writes every figure. Imports
+no training library, so that anyone can check a checkpoint against its manifest.
 """
 
 from __future__ import annotations
@@ -14,11 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from deployments.replica.variant import file_sha256
-from exporters.sources.registry import Package
-from exporters.starter.packages import MINILM
+from exporters.starter.cards import Part
 
 if TYPE_CHECKING:
     import torch
@@ -29,42 +25,7 @@ CARD = "README.md"
 DIGESTS = "checkpoints.sha256"
 
 
-class Part(BaseModel):
-    """A part of a manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Provenance(Part):
-    """A package that the checkpoint was made from, with the digest of its file on the registry."""
-
-    what: str
-    package: str
-    version: str
-    sha256: str
-    licence: str
-    by: str
-
-    @classmethod
-    def of(cls, package: Package, what: str, by: str) -> Provenance:
-        """The provenance of the part `what` of a package, made by `by`."""
-        return cls(
-            what=what,
-            package=package.name,
-            version=package.version,
-            sha256=package.sha256,
-            licence=package.licence,
-            by=by,
-        )
-
-
 Manifest = TypeVar("Manifest", bound=Part)
-
-
-def minilm() -> Provenance:
-    """The provenance of the base checkpoint."""
-    by = "the sentence-transformers authors, from MiniLM by Microsoft"
-    return Provenance.of(MINILM, "all-MiniLM-L6-v2 weights (sentence-transformers)", by)
 
 
 def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
@@ -129,24 +90,3 @@ def write_lines(rows: Iterable[Mapping[str, Any]], file: Path, ascii_only: bool 
 def versions(*libraries: str) -> dict[str, str]:
     """The versions of Python and of these libraries."""
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
-
-
-def named(libraries: Mapping[str, str]) -> str:
-    """The libraries and their versions as one line of a card."""
-    return ", ".join(f"{name} {number}" for name, number in libraries.items())
-
-
-def render(template: Path, **values: object) -> str:
-    """Fills in a card's template with `str.format`."""
-    return template.read_text(encoding="utf-8").format(**values)
-
-
-def settings_table(settings: Mapping[str, object]) -> str:
-    """A recipe's settings as a Markdown table."""
-    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items() if value is not None)
-    return f"| setting | value |\n|---|---|\n{rows}"
-
-
-def bullets(points: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {point}" for point in points)

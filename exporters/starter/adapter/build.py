@@ -16,10 +16,11 @@ from exporters.starter.adapter.card import METHOD, AdapterManifest, card
 from exporters.starter.adapter.fit import Fitted, Recipe, fit, layers_of, model_from, pad_of
 from exporters.starter.adapter.folder import peft_config, trained_count, write_adapter
 from exporters.starter.adapter.material import Material, prepare
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Ticker
 from exporters.starter.data import LABELS, Split
 from exporters.starter.packages import MPNET, VADER
-from exporters.starter.publishing import Provenance, seal, versions
+from exporters.starter.publishing import seal, versions
 from exporters.starter.sentiment.build import by_source, data_of, score
 from exporters.starter.sentiment.card import LIMITS, Scores, Training
 from exporters.starter.sentiment.fit import logits_of

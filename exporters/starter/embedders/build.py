@@ -25,10 +25,11 @@ from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
 from exporters.sources.registry import Package, fetch
 from exporters.sources.texts import SOFTWARE, read_texts
 from exporters.sources.wheels import joined
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Tick, Ticker
 from exporters.starter.embedders.card import EmbedderCard, Score, card
 from exporters.starter.packages import MINILM, MPNET
-from exporters.starter.publishing import Provenance, seal, versions, write_json
+from exporters.starter.publishing import seal, versions, write_json
 from exporters.verification import run_all
 
 PARAPHRASE = Package(

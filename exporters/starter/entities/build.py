@@ -15,6 +15,7 @@ from exporters.kinds.tagger import PIPELINE
 from exporters.sources.adapters import fetch_base, merge
 from exporters.sources.texts import ENTITIES
 from exporters.starter.adapter.folder import peft_config, trained_count, write_adapter
+from exporters.starter.cards import Provenance, minilm
 from exporters.starter.command import THREADS, Tick, Ticker
 from exporters.starter.entities.card import EntitiesCard, Training, card
 from exporters.starter.entities.fit import Fitted, Recipe, Rows, fit, model_from
@@ -23,7 +24,7 @@ from exporters.starter.entities.material import LABELS, Material, labelled, prep
 from exporters.starter.entities.names import COMPANIES, GEONAMES
 from exporters.starter.entities.score import AGGREGATION, NAME, measure
 from exporters.starter.packages import ACLSUM, CHITCHAT, MINILM, MINILM_BASE, VADER
-from exporters.starter.publishing import Provenance, minilm, seal, versions, write_json
+from exporters.starter.publishing import seal, versions, write_json
 from exporters.starter.taggers.score import Marked, read_marked
 
 DOMAIN = "entities"

@@ -14,6 +14,7 @@ from transformers import BertForMaskedLM
 from deployments.replica.variant import file_sha256
 from exporters.sources.adapters import Base, merge
 from exporters.starter.adapter.folder import peft_config, trained_count, write_adapter
+from exporters.starter.cards import Provenance, minilm
 from exporters.starter.command import THREADS, Ticker
 from exporters.starter.data import Split
 from exporters.starter.fillers.card import LIMITS, METHOD, Compared, Data, FillerCard, Training, card
@@ -31,7 +32,7 @@ from exporters.starter.fillers.material import (
 )
 from exporters.starter.fillers.score import AT_ONCE, MOST_TOKENS, Cloze, Counts, by_model, clozes, read_everyday, scored
 from exporters.starter.packages import ACLSUM, CHITCHAT, MINILM, MINILM_BASE, VADER, fetch_minilm
-from exporters.starter.publishing import Provenance, minilm, seal, versions
+from exporters.starter.publishing import seal, versions
 from exporters.starter.training import encode
 from exporters.starter.vocabulary import full_tokenizer
 

@@ -25,8 +25,9 @@ from exporters.kinds.tagger import PIPELINE, read_aggregation, runner
 from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
 from exporters.sources.registry import Package, fetch
 from exporters.sources.texts import PERSONAL
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Tick, Ticker
-from exporters.starter.publishing import Provenance, seal, versions, write_json
+from exporters.starter.publishing import seal, versions, write_json
 from exporters.starter.taggers.card import Score, TaggerCard, card
 from exporters.starter.taggers.score import Span, read_marked, scored
 from exporters.verification import run_rows

@@ -27,8 +27,9 @@ from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
 from exporters.sources.gguf_weights import ARCHITECTURE, field_of
 from exporters.sources.registry import Package, fetch
 from exporters.sources.texts import SOFTWARE, read_texts
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Tick, Ticker
-from exporters.starter.publishing import Provenance, seal, versions, write_json
+from exporters.starter.publishing import seal, versions, write_json
 from exporters.starter.writers.card import Score, WriterCard, card
 from exporters.starter.writers.score import QUESTIONS, answered, read_questions
 
