@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from deployments.replica.variant import file_sha256
+from exporters.profiling import Advance
+from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
 from exporters.starter.cards import Part
 
 if TYPE_CHECKING:
@@ -41,6 +46,22 @@ def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
     sealed = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return sealed
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, made anew without anything in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def pinned(fetched: Fetched, folder: Path, cache: Path, advance: Advance) -> Path:
+    """Pins in a checkpoint's folder where its weights are; returns the folder of the whole checkpoint below the cache.
+
+    Raises what `completed` raises.
+    """
+    write_json(msgspec.to_builtins(fetched), folder / FETCHED_FILE)
+    return completed(folder, folder.name, file_sha256(folder / FETCHED_FILE), cache, advance)
 
 
 def write_digests(out: Path) -> None:
@@ -85,6 +106,9 @@ def write_lines(rows: Iterable[Mapping[str, Any]], file: Path, ascii_only: bool 
     """Writes held-out texts as JSON Lines with keys in order; equal rows give equal bytes."""
     lines = (json.dumps(row, ensure_ascii=ascii_only) for row in rows)
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+TRAINED_WITH = ("torch", "transformers", "tokenizers", "safetensors")
 
 
 def versions(*libraries: str) -> dict[str, str]:

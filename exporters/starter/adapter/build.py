@@ -20,7 +20,7 @@ from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Ticker
 from exporters.starter.data import LABELS, Split
 from exporters.starter.packages import MPNET, VADER
-from exporters.starter.publishing import seal, versions
+from exporters.starter.publishing import TRAINED_WITH, seal, versions
 from exporters.starter.sentiment.build import by_source, data_of, score
 from exporters.starter.sentiment.card import LIMITS, Scores, Training
 from exporters.starter.sentiment.fit import logits_of
@@ -146,5 +146,5 @@ def _training(fitted: Fitted, recipe: Recipe) -> Training:
         wall_s=round(fitted.wall_s, 1),
         build_wall_s=round(fitted.wall_s, 1),
         threads=THREADS,
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+        libraries=versions(*TRAINED_WITH),
     )

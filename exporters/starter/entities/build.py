@@ -24,7 +24,7 @@ from exporters.starter.entities.material import LABELS, Material, labelled, prep
 from exporters.starter.entities.names import COMPANIES, GEONAMES
 from exporters.starter.entities.score import AGGREGATION, NAME, measure
 from exporters.starter.packages import ACLSUM, CHITCHAT, MINILM, MINILM_BASE, VADER
-from exporters.starter.publishing import seal, versions, write_json
+from exporters.starter.publishing import TRAINED_WITH, emptied, seal, versions, write_json
 from exporters.starter.taggers.score import Marked, read_marked
 
 DOMAIN = "entities"
@@ -85,20 +85,14 @@ def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> Entiti
     fitted = fit(model, train, dev, recipe, work / f"{NAME}.pt", ticker(NAME))
     settings = peft_config("bert", recipe.rank, recipe.alpha, **PEFT)
     served = {PIPELINE: {"aggregation_strategy": AGGREGATION}}
-    write_adapter(fitted.tensors, model, settings, MINILM_BASE, _emptied(folder), task_specific_params=served)
+    write_adapter(fitted.tensors, model, settings, MINILM_BASE, emptied(folder), task_specific_params=served)
     write_json(TOKENIZER_CONFIG, folder / "tokenizer_config.json")
     labels = ask([one.text for one in read_marked(ENTITIES)], cache, ticker("teacher, marked by hand"))
-    fetch_base(MINILM_BASE, NAME, cache, _emptied(work / "base"), lambda share: None)
-    merge(folder, work / "base", _emptied(work / "merged"), NAME)
+    fetch_base(MINILM_BASE, NAME, cache, emptied(work / "base"), lambda share: None)
+    merge(folder, work / "base", emptied(work / "merged"), NAME)
     manifest = describe(fitted, recipe, material, work / "merged", folder, labels, ticker("scoring"))
     shutil.rmtree(work)
     return seal(folder, manifest, card(manifest))
-
-
-def _emptied(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def rows_of(some: Sequence[Marked], tokenizer: Tokenizer, most: int) -> Rows:
@@ -149,7 +143,7 @@ def describe(
             kept=fitted.kept,
             wall_s=round(fitted.wall_s, 1),
             threads=THREADS,
-            libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+            libraries=versions(*TRAINED_WITH),
         ),
         licences={"weights": MINILM.licence, "marked": "Apache-2.0, as this repository"},
         limits=LIMITS,

@@ -32,7 +32,7 @@ from exporters.starter.fillers.material import (
 )
 from exporters.starter.fillers.score import AT_ONCE, MOST_TOKENS, Cloze, Counts, by_model, clozes, read_everyday, scored
 from exporters.starter.packages import ACLSUM, CHITCHAT, MINILM, MINILM_BASE, VADER, fetch_minilm
-from exporters.starter.publishing import seal, versions
+from exporters.starter.publishing import TRAINED_WITH, seal, versions
 from exporters.starter.training import encode
 from exporters.starter.vocabulary import full_tokenizer
 
@@ -184,5 +184,5 @@ def _training(fitted: Fitted, recipe: Recipe) -> Training:
         dev_right_by_step={step: round(share, 4) for step, share in fitted.dev_right_by_step.items()},
         wall_s=round(fitted.wall_s, 1),
         threads=THREADS,
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+        libraries=versions(*TRAINED_WITH),
     )

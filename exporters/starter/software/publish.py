@@ -13,7 +13,7 @@ from deployments.replica.variant import file_sha256
 from exporters.starter.cards import minilm
 from exporters.starter.command import THREADS
 from exporters.starter.packages import MINILM
-from exporters.starter.publishing import seal, versions, write_weights
+from exporters.starter.publishing import TRAINED_WITH, seal, versions, write_weights
 from exporters.starter.software.card import DATA_LICENCE, LIMITS, METHOD, Data, SummariserManifest, Training, card
 from exporters.starter.software.decoding import Settings, write_generation
 from exporters.starter.software.descriptions import KEPT
@@ -102,5 +102,5 @@ def _training(trained: Trained) -> Training:
         loss=trained.fitted.loss,
         wall_s=trained.fitted.wall_s,
         threads=THREADS,
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors", "rouge-score"),
+        libraries=versions(*TRAINED_WITH, "rouge-score"),
     )
