@@ -19,7 +19,7 @@ from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import file_sha256
 from exporters.kinds.heads import read_head
 from exporters.kinds.original import load_original
-from exporters.kinds.tagger import PIPELINE, read_aggregation, runner
+from exporters.kinds.tagger import PIPELINE, read_aggregation
 from exporters.sources.fetched import Fetched
 from exporters.sources.registry import Package, fetch
 from exporters.sources.texts import PERSONAL
@@ -111,7 +111,7 @@ def describe(whole: Path, advance: Callable[[float], None]) -> TaggerCard:
     found: list[list[Span]] = []
     for at, one in enumerate(marked):
         read = reader.read(one.text)
-        rows = run_rows([row.token_ids for row in reader.encoded(read)], runner(original), lambda share: None)
+        rows = run_rows([row.token_ids for row in reader.encoded(read)], original.runner(), lambda share: None)
         entities = tagger.entities(read, reader.joined(read, rows), strategy, (OUTSIDE,))
         found.append([(each.start, each.end, str(each.entity_group)) for each in entities])
         advance((at + 1) / len(marked))
