@@ -55,24 +55,19 @@ SPECIAL = {
 
 def distilbart_6_6() -> BartConfig:
     """The shapes of sshleifer/distilbart-cnn-6-6: 6 + 6 layers, norms after, learned positions; 230 M parameters."""
-    return BartConfig(
-        vocab_size=50264,
-        encoder_layers=6,
-        decoder_layers=6,
-        decoder_start_token_id=END_ID,
-        normalize_before=False,
-        normalize_embedding=True,
-        **LARGE,
-        **SPECIAL,
-    )
+    return _bart(layers=6)
 
 
 def bart_large() -> BartConfig:
     """The shapes of facebook/bart-large-cnn: 12 + 12 layers, norms after, learned positions; 406 M parameters."""
+    return _bart(layers=12)
+
+
+def _bart(layers: int) -> BartConfig:
     return BartConfig(
         vocab_size=50264,
-        encoder_layers=12,
-        decoder_layers=12,
+        encoder_layers=layers,
+        decoder_layers=layers,
         decoder_start_token_id=END_ID,
         normalize_before=False,
         normalize_embedding=True,

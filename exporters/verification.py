@@ -7,7 +7,7 @@ imported. ROUGE-L is computed by the public scorer with its stemmer, as in the l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Generic, TypeVar
@@ -35,6 +35,9 @@ NO_NUMBER = float(np.finfo(np.float32).max)
 """How far a logit counts as off that is no number."""
 
 RunRows = Callable[[list[list[int]]], Logits]
+RowTypes = Mapping[tuple[int, ...], Sequence[int]]
+"""The token types of rows, by their token ids."""
+
 Encode = Callable[[str], list[int]]
 Verified = TypeVar("Verified")
 
@@ -71,12 +74,12 @@ def run_rows(rows: list[list[int]], run: RunRows, advance: Advance, at_once: int
     return [found[i] for i in range(len(rows))]
 
 
-def batched(engine: Engine, pad_id: int) -> RunRows:
-    """A function that runs the engine on rows of unequal length, padded as in a replica."""
+def batched(engine: Engine, pad_id: int, types: RowTypes | None = None) -> RunRows:
+    """A function that runs the engine on rows of unequal length, padded as in a replica, with their token types."""
 
     def run(rows: list[list[int]]) -> Logits:
-        batch = padded(rows, pad_id)
-        return engine.run(batch.token_ids, batch.attention_mask)
+        batch = padded(rows, pad_id, None if types is None else [types[tuple(row)] for row in rows])
+        return engine.run(batch.token_ids, batch.attention_mask, batch.token_types)
 
     return run
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.engines.base import Engine, Logits, padded
+from deployments.engines.base import Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.answering.reading import QuestionReader, QuestionTooLong, ReadContext
 from deployments.replica.answering.replica import OpenAnswerer
@@ -23,18 +23,20 @@ from deployments.replica.tokens import TOKENIZER_FILE, Encoded
 from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.graphs import copy_weights, export_span_graph, open_exported, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, has_head, one_profile, profiled_in_one_pass, share_with_floor
+from exporters.kinds.kind import Kind, error_with_ceiling, has_head, one_profile, profiled_in_one_pass, share_with_floor
 from exporters.kinds.original import TYPE_IDS, Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Step, Workbench
 from exporters.profiling import measure_grid
 from exporters.sources.source import SourceFolder
-from exporters.sources.texts import SOFTWARE, SUMMARIES, Text, TextSet, asked_texts, read_texts, together
+from exporters.sources.texts import Text, TextSet, asked_texts, general_texts
 from exporters.verification import (
     SHOWN_CHARACTERS,
     WORST,
     Comparison,
+    RowTypes,
     RunRows,
+    batched,
     golden_texts,
     logit_errors,
     record_self_test,
@@ -133,7 +135,7 @@ def make_answerer(bench: Workbench) -> AnswererManifest:
         if plan.engine != "torch":
             place_graphs(bench, scratch, (ONNX_FILE,))
     engine = open_engine_named(plan.engine, bench.folder, EngineSize(plan.threads, 1, window))
-    said = run_rows(asked.rows, typed(engine, pad_id, asked.types), bench.advance(Step.VERIFYING))
+    said = run_rows(asked.rows, batched(engine, pad_id, asked.types), bench.advance(Step.VERIFYING))
     verification = compare_answers(asked, said, floors_of(plan.precision, bench.settings.floor))
     contexts = [one.text for one in asked.texts.texts]
     self_test = record_self_test(Glimpse(engine), lambda text: reader.ids(QUESTIONS[0], text), window, contexts)
@@ -155,7 +157,7 @@ def questioned(source: SourceFolder) -> TextSet:
     """The checkpoint's own texts, else package descriptions and documents; each with a question as its answer."""
     found = asked_texts(source)
     if found is None:
-        usual = together(read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
+        usual = general_texts(DESCRIPTIONS, LONG_TEXTS)
         found = TextSet(usual.name, tuple(Text(one.text[:MOST_CHARACTERS]) for one in usual.texts))
     asked = (Text(text.text, text.answer or QUESTIONS[at % len(QUESTIONS)]) for at, text in enumerate(found.texts))
     return TextSet(found.name, tuple(asked))
@@ -230,21 +232,11 @@ def _prove(bench: Workbench, original: Original, asked: Asked, scratch: Path) ->
         return ids
 
     batches = batches_of(cut, original.window)
-    run, ask = typed(engine, original.pad_id, types), runner(original, types)
+    run, ask = batched(engine, original.pad_id, types), runner(original, types)
     prove_shapes(original.model.config.model_type, batches, ask, run)
 
 
-def typed(engine: Engine, pad_id: int, types: Mapping[tuple[int, ...], Sequence[int]]) -> RunRows:
-    """A function that runs the engine on rows with the token types of each."""
-
-    def run(rows: list[list[int]]) -> Logits:
-        batch = padded(rows, pad_id, [types[tuple(row)] for row in rows])
-        return engine.run(batch.token_ids, batch.attention_mask, batch.token_types)
-
-    return run
-
-
-def runner(original: Original, types: Mapping[tuple[int, ...], Sequence[int]]) -> RunRows:
+def runner(original: Original, types: RowTypes) -> RunRows:
     """A function that gives the source's logits (rows, tokens, 2) of a batch, padded to its longest row."""
 
     def run(rows: list[list[int]]) -> Logits:
@@ -301,7 +293,7 @@ def _agreement(manifest: AnswererManifest) -> Mapping[str, str]:
     found = manifest.verification
     return {
         "same answers": share_with_floor(found.same_answers, found.same_answers_floor, found.questions),
-        "logit error": f"{found.logit_error:.2g} (ceiling {found.logit_error_ceiling:.2g})",
+        "logit error": error_with_ceiling(found.logit_error, found.logit_error_ceiling),
     }
 
 

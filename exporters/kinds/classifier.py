@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits, padded
+from deployments.engines.base import OPENVINO_FILE, OPENVINO_WEIGHTS, Engine, Logits
 from deployments.engines.opening import ONNX_FILE, EngineSize, open_engine_named
 from deployments.replica.classify import LabelScorer, OpenClassifier
 from deployments.replica.tokens import TOKENIZER_FILE, Encoded, Side
@@ -29,7 +29,7 @@ from exporters.plan import Candidate, Step, Workbench
 from exporters.profiling import measure_grid, watch_here
 from exporters.sources.source import SourceFolder, read_object
 from exporters.sources.texts import TextSet, labelled_texts
-from exporters.verification import RunRows, batched, by_length, golden_texts, record_self_test, run_all
+from exporters.verification import batched, by_length, golden_texts, record_self_test, run_all
 from gateway.model.manifest import ClassifierManifest, EngineChoice, Measure, Precision, Verification
 
 CONFIG_FILE = "config.json"
@@ -113,7 +113,7 @@ def _asked(original: Original, head: Head, bench: Workbench) -> _Source:
     texts = labelled_texts(bench.source).known_to(head.labels)
     asked = [original.encode(one.text) for one in texts.texts]
     original.check_ids(asked, bench.source.location)
-    meant = run_all(asked, _runner(original), bench.advance(Step.ASKING))
+    meant = run_all(asked, original.runner(), bench.advance(Step.ASKING))
     if meant.shape[1:] != (len(head.labels),):
         found = " by ".join(map(str, meant.shape[1:]))
         raise SourceRefused(f"{bench.source.location}: it has {len(head.labels)} labels, and gives {found} logits")
@@ -139,7 +139,7 @@ def _prove(bench: Workbench, original: Original, source: _Source, scratch: Path)
         raise ExportFailed(f"{family} is not served as a classifier: {error}") from error
     text = golden_texts([one.text for one in source.texts.texts], scorer.window)[-1]
     batches = batches_of(partial(original.encode, text), scorer.window)
-    prove_shapes(family, batches, _runner(original), batched(opened, scorer.pad_id))
+    prove_shapes(family, batches, original.runner(), batched(opened, scorer.pad_id))
     _prove_pairs(family, original, scorer, opened, by_length([one.text for one in source.texts.texts]), text)
 
 
@@ -160,13 +160,9 @@ def _prove_pairs(
             raise ExportFailed(f"{family}: a pair of texts is not read as by the checkpoint's own tokenizer")
         types[tuple(ids)] = expected
 
-    def run(rows: list[list[int]]) -> Logits:
-        """Logits of a batch of pairs by the engine."""
-        batch = padded(rows, scorer.pad_id, [types[tuple(row)] for row in rows])
-        return engine.run(batch.token_ids, batch.attention_mask, batch.token_types)
-
     rows = [list(ids) for ids in types]
-    prove_shapes(f"{family}, for pairs of texts,", [*([row] for row in rows), rows], _runner(original, types), run)
+    ask, run = original.runner(types), batched(engine, scorer.pad_id, types)
+    prove_shapes(f"{family}, for pairs of texts,", [*([row] for row in rows), rows], ask, run)
 
 
 def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]) -> _Chosen:
@@ -203,7 +199,7 @@ def _chosen(bench: Workbench, source: _Source, folders: Mapping[Precision, Path]
 def source_labels(source: SourceFolder, texts: Sequence[str]) -> list[str]:
     """The source checkpoint's label of each text, by torch. Raises SourceRefused."""
     head, original = _load(source)
-    logits = run_all([original.encode(text) for text in texts], _runner(original), lambda share: None)
+    logits = run_all([original.encode(text) for text in texts], original.runner(), lambda share: None)
     return [head.labels[int(best)] for best in logits.argmax(axis=1)]
 
 
@@ -212,21 +208,6 @@ def _load(source: SourceFolder) -> tuple[Head, Original]:
     head = read_head(read_object(source.path / CONFIG_FILE, source.location), source.location)
     loaded = load_original(source.path, source.location, "AutoModelForSequenceClassification", "a classifier")
     return head, loaded
-
-
-def _runner(original: Original, types: Mapping[tuple[int, ...], Sequence[int]] | None = None) -> RunRows:
-    """Runs the checkpoint, on pairs of texts with the token types of each row if any are given."""
-
-    def run(rows: list[list[int]]) -> Logits:
-        """Logits (rows, labels) of a batch padded to its longest row."""
-        import torch
-
-        with torch.inference_mode():
-            given = original.typed_tensors(rows, None if types is None else [types[tuple(row)] for row in rows])
-            logits: Logits = original.model(**given).logits.numpy()
-        return logits
-
-    return run
 
 
 def _agreement(manifest: ClassifierManifest) -> Mapping[str, str]:

@@ -17,13 +17,13 @@ from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.graphs import export_mask_graph, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, has_head, one_profile, profiled_in_one_pass, share_with_floor
+from exporters.kinds.kind import Kind, error_with_ceiling, has_head, one_profile, profiled_in_one_pass, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Step, Workbench
 from exporters.profiling import measure_grid
 from exporters.sources.source import SourceFolder
-from exporters.sources.texts import OWN_TEXTS, SOFTWARE, SUMMARIES, TextSet, read_texts, together
+from exporters.sources.texts import OWN_TEXTS, TextSet, general_texts, read_texts
 from exporters.verification import (
     WORST,
     Comparison,
@@ -117,7 +117,7 @@ def masked_texts(source: SourceFolder) -> TextSet:
     """The checkpoint's own texts; else package descriptions, and documents to be cut."""
     if (source.path / OWN_TEXTS).exists():
         return read_texts(source.path / OWN_TEXTS)
-    return together(read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS))
+    return general_texts(DESCRIPTIONS, LONG_TEXTS)
 
 
 def _ask(original: Original, reader: MaskReader, bench: Workbench) -> _Asked:
@@ -218,7 +218,7 @@ def _agreement(manifest: FillerManifest) -> Mapping[str, str]:
     found = manifest.verification
     return {
         "same word": share_with_floor(found.same_word, found.same_word_floor, found.texts),
-        "logit error": f"{found.logit_error:.2g} (ceiling {found.logit_error_ceiling:.2g})",
+        "logit error": error_with_ceiling(found.logit_error, found.logit_error_ceiling),
     }
 
 

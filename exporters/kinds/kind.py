@@ -57,6 +57,11 @@ def has_head(config: Mapping[str, Any], *endings: str) -> bool:
     return isinstance(heads, list) and any(str(head).endswith(endings) for head in heads)
 
 
+def writes_anew(config: Mapping[str, Any]) -> bool:
+    """True if a config.json is an encoder-decoder's, without a classification head."""
+    return config.get("is_encoder_decoder") is True and not has_head(config, "ForSequenceClassification")
+
+
 def profiled_in_one_pass(opened: Any, threads: int, budget_s: float, advance: Advance) -> Any:
     """The manifest of an opened variant whose engine answers in one pass, with a profile measured now on this host."""
     manifest, watch = opened.manifest, watch_here(budget_s, advance)
@@ -72,6 +77,11 @@ def one_profile(manifest: VariantManifest) -> Sequence[TitledProfile]:
 def share_with_floor(share: float, floor: float, texts: int) -> str:
     """A share of a number of texts, with its floor, for a table."""
     return f"{share:.2%} of {texts} (floor {floor:.1%})"
+
+
+def error_with_ceiling(error: float, ceiling: float) -> str:
+    """An error with the most that it may be, for a table."""
+    return f"{error:.2g} (ceiling {ceiling:.2g})"
 
 
 def rouge(value: float | None) -> str:

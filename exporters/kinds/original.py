@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from deployments.engines.base import Logits
+    from exporters.verification import RowTypes, RunRows
+
 TYPE_IDS = "token_type_ids"
 UNSAID = {"bbox": "where each word stands on its page", "xpath_tags_seq": "where each word stands in its HTML"}
 """Inputs that decide a checkpoint's answer, which no request has. Without `bbox` transformers puts every word of a
@@ -81,6 +84,22 @@ class Original:
             blank = batch.token_types is None
             found[TYPE_IDS] = torch.zeros_like(found["input_ids"]) if blank else torch.from_numpy(batch.token_types)
         return found
+
+    def runner(self, types: RowTypes | None = None) -> RunRows:
+        """A function that gives the head's logits of a batch of rows, padded to the longest.
+
+        Without `types` the rows are single texts.
+        """
+
+        def run(rows: list[list[int]]) -> Logits:
+            import torch
+
+            with torch.inference_mode():
+                given = self.typed_tensors(rows, None if types is None else [types[tuple(row)] for row in rows])
+                logits: Logits = self.model(**given).logits.numpy()
+            return logits
+
+        return run
 
     def single_types(self, tokens: int) -> list[int]:
         """The token types of a single text of so many tokens, as the tokenizer gives them: 0 but for special tokens."""

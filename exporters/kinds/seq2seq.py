@@ -38,7 +38,7 @@ from exporters.kinds.graphs import (
     quantise_weights,
     scratch_folder,
 )
-from exporters.kinds.kind import Kind, TitledProfile, has_head, rouge, share_with_floor
+from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor, writes_anew
 from exporters.kinds.original import Original, load_original
 from exporters.plan import Step, Workbench
 from exporters.profiling import Advance, Clock, Watch, measure_company, measure_reading_and_steps, watch_here
@@ -506,9 +506,7 @@ def _titled(manifest: Seq2SeqManifest) -> Sequence[TitledProfile]:
 
 def _recognises(path: Path, config: Fields) -> bool:
     """True for an encoder-decoder without a classification head, but for those that only translate."""
-    classifies = has_head(config, "ForSequenceClassification")
-    translates = config.get("model_type") in TRANSLATE
-    return config.get("is_encoder_decoder") is True and not classifies and not translates
+    return writes_anew(config) and config.get("model_type") not in TRANSLATE
 
 
 SEQ2SEQ: Kind[Seq2SeqManifest, OpenSeq2Seq] = Kind(

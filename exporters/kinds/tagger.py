@@ -23,18 +23,17 @@ from deployments.replica.variant import Glimpse
 from exporters.errors import Difference, ExportFailed, SourceRefused
 from exporters.kinds.graphs import copy_weights, export_tagging_graph, open_exported, place_graphs, scratch_folder
 from exporters.kinds.heads import read_head
-from exporters.kinds.kind import Kind, has_head, one_profile, profiled_in_one_pass, share_with_floor
+from exporters.kinds.kind import Kind, error_with_ceiling, has_head, one_profile, profiled_in_one_pass, share_with_floor
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.shapes import batches_of, prove_shapes
 from exporters.plan import Step, Workbench
 from exporters.profiling import measure_grid
 from exporters.sources.source import SourceFolder, read_object
-from exporters.sources.texts import OWN_TEXTS, PERSONAL, SOFTWARE, SUMMARIES, TAGGED_OF, TextSet, read_texts, together
+from exporters.sources.texts import OWN_TEXTS, PERSONAL, TAGGED_OF, TextSet, general_texts, read_texts, together
 from exporters.verification import (
     SHOWN_CHARACTERS,
     WORST,
     Comparison,
-    RunRows,
     batched,
     golden_texts,
     logit_errors,
@@ -142,8 +141,8 @@ def tagged_texts(source: SourceFolder) -> TextSet:
     """
     if (source.path / OWN_TEXTS).exists():
         return read_texts(source.path / OWN_TEXTS)
-    usual = read_texts(SOFTWARE).spread(DESCRIPTIONS), read_texts(SUMMARIES).spread(LONG_TEXTS)
-    return together(read_texts(TAGGED_OF.get(source.location, PERSONAL)), *usual)
+    tagged = read_texts(TAGGED_OF.get(source.location, PERSONAL))
+    return together(tagged, general_texts(DESCRIPTIONS, LONG_TEXTS))
 
 
 def _ask(original: Original, labels: tuple[str, ...], reader: TextReader, bench: Workbench) -> _Asked:
@@ -156,7 +155,7 @@ def _ask(original: Original, labels: tuple[str, ...], reader: TextReader, bench:
     if any(row != reader.ids(one.text) for row, one in zip(rows, texts.texts, strict=True)):
         raise ExportFailed(f"{location}: a text is not read as by the checkpoint's own tokenizer")
     original.check_ids(rows, location)
-    meant = run_rows(rows, runner(original), bench.advance(Step.ASKING))
+    meant = run_rows(rows, original.runner(), bench.advance(Step.ASKING))
     if meant[0].shape[1:] != (len(labels),):
         found = " by ".join(map(str, meant[0].shape[1:]))
         raise SourceRefused(f"{location}: it has {len(labels)} labels, and gives {found} logits for a token")
@@ -169,20 +168,7 @@ def _prove(bench: Workbench, original: Original, asked: _Asked, scratch: Path) -
     engine = open_exported(bench, scratch, original.window)
     text = golden_texts([one.text for one in asked.texts.texts], original.window)[-1]
     batches = batches_of(partial(original.encode, text), original.window)
-    prove_shapes(family, batches, runner(original), batched(engine, original.pad_id))
-
-
-def runner(original: Original) -> RunRows:
-    """A function that gives the source's logits (rows, tokens, labels) of a batch, padded to its longest row."""
-
-    def run(rows: list[list[int]]) -> Logits:
-        import torch
-
-        with torch.inference_mode():
-            logits: Logits = original.model(**original.typed_tensors(rows, None)).logits.numpy()
-        return logits
-
-    return run
+    prove_shapes(family, batches, original.runner(), batched(engine, original.pad_id))
 
 
 def floors_of(precision: Precision, floor: float | None) -> TaggingFloors:
@@ -250,7 +236,7 @@ def _agreement(manifest: TaggerManifest) -> Mapping[str, str]:
         "of what is found": (
             "-" if tagged is None else share_with_floor(tagged, found.tagged_agreement_floor, found.tagged_tokens)
         ),
-        "logit error": f"{found.logit_error:.2g} (ceiling {found.logit_error_ceiling:.2g})",
+        "logit error": error_with_ceiling(found.logit_error, found.logit_error_ceiling),
     }
 
 

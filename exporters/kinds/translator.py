@@ -27,7 +27,7 @@ from deployments.replica.writing.beam_search import SearchRules, search_rules, w
 from exporters.errors import SourceRefused
 from exporters.kinds.generation import Fields, for_task
 from exporters.kinds.graphs import export_seq2seq_graphs, place_graphs, scratch_folder
-from exporters.kinds.kind import Kind, TitledProfile, has_head, rouge, share_with_floor
+from exporters.kinds.kind import Kind, TitledProfile, rouge, share_with_floor, writes_anew
 from exporters.kinds.original import Original, load_original
 from exporters.kinds.seq2seq import (
     MAX_NEW_TOKENS,
@@ -315,18 +315,12 @@ def _agreement(manifest: TranslatorManifest) -> Mapping[str, str]:
     }
 
 
-def _recognises(path: Path, config: Fields) -> bool:
-    """True for an encoder-decoder without a classification head; what it translates is looked for when it is made."""
-    classifies = has_head(config, "ForSequenceClassification")
-    return config.get("is_encoder_decoder") is True and not classifies
-
-
 TRANSLATOR: Kind[TranslatorManifest, OpenTranslator] = Kind(
     name="translator",
     described="a translator",
     task="translate",
     engines=("onnx",),
-    recognises=_recognises,
+    recognises=lambda path, config: writes_anew(config),  # what it translates is looked for when it is made
     make=make_translator,
     profile=profile_translator,
     agreement=_agreement,

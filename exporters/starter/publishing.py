@@ -1,26 +1,28 @@
-"""Writes a finished checkpoint: weights, tokenizer, held-out texts, manifest and card.
+"""Writes a finished checkpoint: weights, held-out texts, manifest and card.
 
-A manifest says what a checkpoint is, where it came from and how well it scores; the build writes every figure. The
-card is written from the manifest alone, so no figure is copied by hand. Imports no training library, so that anyone can
-check a checkpoint against its manifest.
+A manifest says what a checkpoint is, where it came from and how well it scores; the build writes every figure. Imports
+no training library, so that anyone can check a checkpoint against its manifest.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+import msgspec
 
 from deployments.replica.variant import file_sha256
-from exporters.sources.registry import Package
-from exporters.starter.packages import MINILM
+from exporters.profiling import Advance
+from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
+from exporters.starter.cards import Part
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 MANIFEST = "manifest.json"
@@ -28,42 +30,7 @@ CARD = "README.md"
 DIGESTS = "checkpoints.sha256"
 
 
-class Part(BaseModel):
-    """A part of a manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Provenance(Part):
-    """A package that the checkpoint was made from, with the digest of its file on the registry."""
-
-    what: str
-    package: str
-    version: str
-    sha256: str
-    licence: str
-    by: str
-
-    @classmethod
-    def of(cls, package: Package, what: str, by: str) -> Provenance:
-        """The provenance of the part `what` of a package, made by `by`."""
-        return cls(
-            what=what,
-            package=package.name,
-            version=package.version,
-            sha256=package.sha256,
-            licence=package.licence,
-            by=by,
-        )
-
-
 Manifest = TypeVar("Manifest", bound=Part)
-
-
-def minilm() -> Provenance:
-    """The provenance of the base checkpoint."""
-    by = "the sentence-transformers authors, from MiniLM by Microsoft"
-    return Provenance.of(MINILM, "all-MiniLM-L6-v2 weights (sentence-transformers)", by)
 
 
 def read_manifest(folder: Path, kind: type[Manifest]) -> Manifest:
@@ -81,6 +48,22 @@ def seal(folder: Path, manifest: Manifest, card: str) -> Manifest:
     return sealed
 
 
+def emptied(folder: Path) -> Path:
+    """The folder, made anew without anything in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def pinned(fetched: Fetched, folder: Path, cache: Path, advance: Advance) -> Path:
+    """Pins in a checkpoint's folder where its weights are; returns the folder of the whole checkpoint below the cache.
+
+    Raises what `completed` raises.
+    """
+    write_json(msgspec.to_builtins(fetched), folder / FETCHED_FILE)
+    return completed(folder, folder.name, file_sha256(folder / FETCHED_FILE), cache, advance)
+
+
 def write_digests(out: Path) -> None:
     """Writes the digests of the checkpoints below `out` in `sha256sum` format, for `sources.starter_files`."""
     checkpoints = out / "checkpoints"
@@ -91,16 +74,27 @@ def write_digests(out: Path) -> None:
 
 def write_weights(model: PreTrainedModel, folder: Path, left_out: Iterable[str] = ()) -> None:
     """Writes weights in fp16 with a config of fp32: half the file size, without half-precision arithmetic."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(config_of(model), folder / "config.json")
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in set(left_out)}
+    write_halves(kept, folder / "model.safetensors")
+
+
+def config_of(model: PreTrainedModel) -> dict[str, Any]:
+    """The config of a model as a checkpoint has it: of fp32, and without the folder that it was read from."""
+    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
+    config.pop("_name_or_path", None)
+    return config
+
+
+def write_halves(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Writes tensors in fp16."""
     import torch
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
-    write_json(config, folder / "config.json")
-    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in set(left_out)}
-    path = folder / "model.safetensors"
-    save_file({name: t.to(torch.float16).contiguous() for name, t in kept.items()}, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes mode 0600
+    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
+    save_file(halves, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes mode 0600
 
 
 def write_json(content: Mapping[str, Any], file: Path, sort_keys: bool = True) -> None:
@@ -114,27 +108,9 @@ def write_lines(rows: Iterable[Mapping[str, Any]], file: Path, ascii_only: bool 
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+TRAINED_WITH = ("torch", "transformers", "tokenizers", "safetensors")
+
+
 def versions(*libraries: str) -> dict[str, str]:
     """The versions of Python and of these libraries."""
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
-
-
-def named(libraries: Mapping[str, str]) -> str:
-    """The libraries and their versions as one line of a card."""
-    return ", ".join(f"{name} {number}" for name, number in libraries.items())
-
-
-def render(template: Path, **values: object) -> str:
-    """Fills in a card's template with `str.format`."""
-    return template.read_text(encoding="utf-8").format(**values)
-
-
-def settings_table(settings: Mapping[str, object]) -> str:
-    """A recipe's settings as a Markdown table."""
-    rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items() if value is not None)
-    return f"| setting | value |\n|---|---|\n{rows}"
-
-
-def bullets(points: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {point}" for point in points)

@@ -1,8 +1,9 @@
-"""Shared steps of training: texts to token rows, rows to padded tensors, and one optimiser step."""
+"""Shared steps of training: texts to token rows, rows to batches of like lengths, and one optimiser step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from tokenizers import Tokenizer
 from torch import nn
 
 PAD_ID = 0
+POOL = 50
+"""Batches per pool sorted by length: large enough for little padding, small enough to keep batches random."""
 
 
 def encode(tokenizer: Tokenizer, texts: Iterable[str], max_tokens: int) -> list[list[int]]:
@@ -38,6 +41,57 @@ def padded(ids: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int = PAD_
     """The rows of these indices, padded to the longest."""
     input_ids = block([ids[i] for i in rows], pad_id)
     return Batch(torch.tensor(rows), input_ids, (input_ids != pad_id).long())
+
+
+def repeated(ids: Sequence[Sequence[int]], size: int, seed: int, pad_id: int = PAD_ID) -> Iterator[Batch]:
+    """Every row once in random batches of like lengths, over and over; equal seeds give equal batches."""
+    rng = random.Random(seed)
+
+    def cut(pool: list[int]) -> Iterator[list[int]]:
+        return (pool[at : at + size] for at in range(0, len(pool), size))
+
+    while True:
+        for group in grouped(len(ids), size * POOL, lambda at: len(ids[at]), cut, rng):
+            yield padded(ids, group, pad_id)
+
+
+def grouped(
+    rows: int,
+    pool: int,
+    length: Callable[[int], Any],
+    cut: Callable[[list[int]], Iterable[list[int]]],
+    rng: random.Random,
+) -> list[list[int]]:
+    """Every row's index once, in random groups of like lengths; equal states of `rng` give equal groups.
+
+    Random pools of rows are sorted by `length`, and each is `cut` into groups.
+    """
+    order = list(range(rows))
+    rng.shuffle(order)
+    groups: list[list[int]] = []
+    for start in range(0, rows, pool):
+        groups += cut(sorted(order[start : start + pool], key=length))
+    rng.shuffle(groups)
+    return groups
+
+
+def within(tokens: int, length: Callable[[int], int]) -> Callable[[list[int]], Iterator[list[int]]]:
+    """Cuts rows, the shortest first, into groups of at most so many tokens, padding included.
+
+    A longer row has a group of its own.
+    """
+
+    def cut(pool: list[int]) -> Iterator[list[int]]:
+        group: list[int] = []
+        for at in pool:
+            if group and (len(group) + 1) * length(at) > tokens:
+                yield group
+                group = []
+            group.append(at)
+        if group:
+            yield group
+
+    return cut
 
 
 def in_order(ids: Sequence[Sequence[int]], size: int, pad_id: int = PAD_ID) -> Iterator[Batch]:

@@ -30,8 +30,19 @@ from gateway.model.deadline import Clock
 from gateway.model.request import CHECKPOINT
 from gateway.model.tier import Tier
 from loadtests import options
+from loadtests.bench.measuring.company import (
+    ALONE,
+    Ordinary,
+    compared,
+    delay_remarks,
+    load_faults,
+    not_valid,
+    p50,
+    p95,
+    where,
+)
 from loadtests.bench.measuring.report import Report, Table, Verdict, present
-from loadtests.bench.measuring.rounds import WARM_UP, Plan, Slot, Target, Turn, Turns, take_turns
+from loadtests.bench.measuring.rounds import Plan, Slot, Target, Turns, take_turns
 from loadtests.bench.speed import raced_entry
 from loadtests.bench.summaries import (
     PATH,
@@ -42,10 +53,10 @@ from loadtests.bench.summaries import (
     summary_of,
 )
 from loadtests.client import Client, http_client
-from loadtests.offered_load import Ending, LoadReport, LoadSettings, Quantiles, offered, summarised
+from loadtests.offered_load import LoadSettings, offered, summarised
 from loadtests.sentences import classify_body, shuffled_texts
 
-ALONE, BESIDE = "alone", "beside"
+BESIDE = "beside"
 P95_CEILING = 1.3
 BUSY_FLOOR = 0.95
 """The minimum share of a turn during which the summarizer must have a request in progress."""
@@ -100,22 +111,10 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Ordinary):
     """The classifier's results in one turn, and the summarizer's work if it was busy."""
 
-    load: LoadReport
     neighbour: Neighbour | None = None
-
-    @property
-    def latency(self) -> Quantiles:
-        """The latency of the answers, in a turn whose round counts."""
-        assert self.load.latency is not None, "a round that counts has answers in both turns"
-        return self.load.latency
-
-    @property
-    def invalid(self) -> str:
-        """The reason, if nothing was answered; else empty. Other faults invalidate the whole run, not one round."""
-        return "" if self.load.latency else "nothing was answered"
 
 
 @dataclass(frozen=True)
@@ -317,50 +316,38 @@ def neighbour_within(finished: Sequence[Finished], began_s: float, ended_s: floa
 
 def report_of(run: Run) -> Report:
     """One row per round, the generator's delay, faults that invalidate the run, and the verdict."""
-    found = faults(run.turns)
-    lags = [turn.sample.load.lag.p99_s for turn in _not_warming(run.turns) if turn.sample.load.lag]
-    bound_ms = LoadSettings.lag_bound_s * 1000
-    delay = f"the generator's own delay, p99: {max(lags) * 1000:.1f} ms in the worst turn; it may be {bound_ms:g} ms"
     return Report(
         tables=[_table(run)],
         document={
             **vars(run),
-            "p95_ratios": run.turns.ratios(BESIDE, ALONE, 1, _p95),
-            "p95_ratio": run.turns.ratio(BESIDE, ALONE, 1, _p95),
+            "p95_ratios": run.turns.ratios(BESIDE, ALONE, 1, p95),
+            "p95_ratio": run.turns.ratio(BESIDE, ALONE, 1, p95),
         },
-        verdicts=[*(Verdict(f"NOT VALID: {fault}", met=False) for fault in found), verdict(run.turns)],
-        remarks=[delay] if lags else [],
+        verdicts=[*not_valid(faults(run.turns)), verdict(run.turns)],
+        remarks=delay_remarks(run.turns),
     )
 
 
 def verdict(turns: Turns[Sample]) -> Verdict:
     """Whether the median ratio is within the bound. A run with a fault misses it."""
-    ratio = turns.ratio(BESIDE, ALONE, 1, _p95)
-    target = Target("p95 beside a busy summarizer", "the classifier alone", ratio, P95_CEILING).verdict()
-    return Verdict(f"not valid: {target.sentence}", met=False) if faults(turns) else target
+    ratio = turns.ratio(BESIDE, ALONE, 1, p95)
+    target = Target("p95 beside a busy summarizer", "the classifier alone", ratio, P95_CEILING)
+    return compared(target, faults(turns))
 
 
 def faults(turns: Turns[Sample]) -> list[str]:
     """Faults that invalidate the run: a late generator, an idle summarizer, failed requests."""
-    found = []
-    for turn in _not_warming(turns):
-        where, load = f"round {turn.slot.round}, {turn.slot.contestant}", turn.sample.load
-        if not load.valid and load.lag is not None:
-            found.append(f"{where}: the generator sent late, p99 {load.lag.p99_s * 1000:.1f} ms")
-        if not load.offered:
-            found.append(f"{where}: nothing was offered")
-        lost = {ending: load.endings[ending] for ending in (Ending.REFUSED, Ending.FAILED, Ending.HUNG)}
-        found += [f"{where}: {count} classifications {ending}" for ending, count in lost.items() if count]
+    found: list[str] = []
+    for turn in turns.timed:
+        found += load_faults(turn, "classifications")
         neighbour = turn.sample.neighbour
         if neighbour is not None:
-            found += [f"{where}: {count} summaries failed: {why}" for why, count in neighbour.failures.items()]
+            found += [
+                f"{where(turn.slot)}: {count} summaries failed: {why}" for why, count in neighbour.failures.items()
+            ]
             if neighbour.asked_share < BUSY_FLOOR:
-                found.append(f"{where}: the summarizer was kept busy for {neighbour.asked_share:.0%} only")
+                found.append(f"{where(turn.slot)}: the summarizer was kept busy for {neighbour.asked_share:.0%} only")
     return found
-
-
-def _not_warming(turns: Turns[Sample]) -> list[Turn[Sample]]:
-    return [turn for turn in turns.taken if turn.slot.round != WARM_UP]
 
 
 def _table(run: Run) -> Table:
@@ -373,8 +360,8 @@ def _table(run: Run) -> Table:
         [
             [
                 str(number),
-                _compared(_p50(alone), _p50(beside)),
-                _compared(_p95(alone), _p95(beside)),
+                _compared(p50(alone), p50(beside)),
+                _compared(p95(alone), p95(beside)),
                 f"{alone.load.attainment:.1%}, {beside.load.attainment:.1%}",
                 f"{beside.neighbour.per_s:.2f}" if beside.neighbour else "-",
                 f"{beside.neighbour.engine_share:.0%}" if beside.neighbour else "-",
@@ -388,11 +375,3 @@ def _table(run: Run) -> Table:
 
 def _compared(alone_s: float, beside_s: float) -> str:
     return f"{alone_s * 1000:.2f}, {beside_s * 1000:.2f} ({beside_s / alone_s:.2f} ×)"
-
-
-def _p50(sample: Sample) -> float:
-    return sample.latency.p50_s
-
-
-def _p95(sample: Sample) -> float:
-    return sample.latency.p95_s

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import MPNetForSequenceClassification
 
-from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base, fetch_base, merge
+from exporters.sources.adapters import Base, fetch_base, merge
 from exporters.sources.texts import HELDOUT, Sentence
 from exporters.starter.adapter.card import METHOD, AdapterManifest, card
-from exporters.starter.adapter.fit import ADAPTED, FED, Fitted, Recipe, fit, model_from, pad_of
+from exporters.starter.adapter.fit import Fitted, Recipe, fit, layers_of, model_from, pad_of
+from exporters.starter.adapter.folder import peft_config, trained_count, write_adapter
 from exporters.starter.adapter.material import Material, prepare
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Ticker
 from exporters.starter.data import LABELS, Split
 from exporters.starter.packages import MPNET, VADER
-from exporters.starter.publishing import Provenance, seal, versions, write_json
+from exporters.starter.publishing import TRAINED_WITH, seal, versions
 from exporters.starter.sentiment.build import by_source, data_of, score
 from exporters.starter.sentiment.card import LIMITS, Scores, Training
 from exporters.starter.sentiment.fit import logits_of
@@ -30,6 +29,11 @@ from exporters.starter.vocabulary import MAX_TOKENS
 NAME = "mpnet-sentiment"
 SMOKE_SENTENCES = 40
 SMOKE_STEPS = 3
+PEFT = {
+    "task_type": "SEQ_CLS",
+    "base_model_name_or_path": "sentence-transformers/all-mpnet-base-v2",
+    "modules_to_save": ["classifier"],
+}
 SETTINGS: dict[str, float | str] = {"optimizer": "AdamW", "autocast": "bfloat16"}
 
 
@@ -63,44 +67,13 @@ def build_from(material: Material, base: Base, recipe: Recipe, out: Path, ticker
     model = model_from(material.base, recipe)
     sides = {split: material.rows(split, recipe.max_tokens) for split in (Split.TRAIN, Split.DEV)}
     fitted = fit(model, sides[Split.TRAIN], sides[Split.DEV], recipe, work / f"{NAME}.pt", ticker(NAME))
-    write_adapter(fitted, model, base, recipe, folder)
+    layers = {"layers_to_transform": [*layers_of(model, recipe)], "layers_pattern": "layer"}
+    settings = peft_config("mpnet", recipe.rank, recipe.alpha, **PEFT, **layers)
+    write_adapter(fitted.tensors, model, settings, base, folder)
     merge(folder, material.base, work, NAME)
     manifest = describe(fitted, recipe, base, material, measure(work, material), folder)
     shutil.rmtree(work)
     return seal(folder, manifest, card(manifest))
-
-
-def write_adapter(
-    fitted: Fitted, model: MPNetForSequenceClassification, base: Base, recipe: Recipe, folder: Path
-) -> None:
-    """Writes the adapter in fp16 by PEFT's names, the merged checkpoint's config, and the pinned base."""
-    folder.mkdir(parents=True, exist_ok=True)
-    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in fitted.tensors.items()}
-    save_file(halves, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    (folder / ADAPTER_WEIGHTS).chmod(0o644)  # safetensors writes mode 0600
-    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
-    config.pop("_name_or_path", None)
-    write_json(config, folder / "config.json")
-    write_json(peft_config(recipe, model.config.num_hidden_layers), folder / ADAPTER_CONFIG)
-    write_json(json.loads(msgspec.json.encode(base)), folder / BASE_FILE)
-
-
-def peft_config(recipe: Recipe, layers: int) -> dict[str, Any]:
-    """The adapter's settings in PEFT's format."""
-    return {
-        "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
-        "base_model_name_or_path": "sentence-transformers/all-mpnet-base-v2",
-        "r": recipe.rank,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": [*ADAPTED, *FED],
-        "layers_to_transform": list(range(recipe.first_layer, layers)),
-        "layers_pattern": "layer",
-        "modules_to_save": ["classifier"],
-        "inference_mode": True,
-    }
 
 
 @dataclass(frozen=True)
@@ -144,7 +117,7 @@ def describe(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         parameters=measured.parameters,
-        trained_parameters=sum(tensor.numel() for tensor in load_file(folder / ADAPTER_WEIGHTS).values()),
+        trained_parameters=trained_count(folder),
         vocabulary=config.vocab_size,
         labels=LABELS,
         stored_precision="float16",
@@ -173,5 +146,5 @@ def _training(fitted: Fitted, recipe: Recipe) -> Training:
         wall_s=round(fitted.wall_s, 1),
         build_wall_s=round(fitted.wall_s, 1),
         threads=THREADS,
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+        libraries=versions(*TRAINED_WITH),
     )

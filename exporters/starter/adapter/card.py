@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
+from exporters.starter.cards import Part, Provenance, bullets, filled, of_adapter, of_training, percent, table_rows
 from exporters.starter.sentiment.card import Data, Scores, Training, score_rows
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -43,19 +43,16 @@ class AdapterManifest(Part):
 def card(manifest: AdapterManifest) -> str:
     """The adapter's README in Markdown."""
     training = manifest.training
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         millions=manifest.parameters / 1e6,
-        trained=manifest.trained_parameters / 1e6,
-        base_megabytes=manifest.base_size_bytes / 1e6,
+        **of_adapter(manifest.trained_parameters, manifest.base_size_bytes),
         labels=" or ".join(f"`{label}`" for label in manifest.labels),
-        table="\n".join(score_rows(manifest.scores)),
-        dev=f"{100 * training.dev_accuracy_by_epoch[-1]:.1f} %",
-        packages=bullets(f"`{one.package}=={one.version}` (sha256 `{one.sha256}`)" for one in manifest.base),
+        table=table_rows(score_rows(manifest.scores)),
+        dev=percent(training.dev_accuracy_by_epoch[-1]),
+        packages=bullets(one.pinned for one in manifest.base),
         count=len(manifest.base),
-        minutes=training.wall_s / 60,
-        settings=settings_table(training.settings),
-        libraries=named(training.libraries),
-        limits=bullets(manifest.limits),
+        **of_training(training.wall_s, training.settings, training.libraries),
     )

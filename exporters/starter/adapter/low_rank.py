@@ -15,6 +15,12 @@ from transformers import PreTrainedModel
 
 PREFIX = "base_model.model."
 DOWN, UP = "lora_A.weight", "lora_B.weight"
+FED = ("intermediate.dense", "output.dense")
+ADAPTED = {
+    "bert": ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", *FED),
+    "mpnet": ("attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o", *FED),
+}
+"""The linear layers of each layer that get an adapter, attention and feed-forward, by the base's type."""
 
 
 class LowRank(nn.Module):
@@ -31,6 +37,11 @@ class LowRank(nn.Module):
         added = functional.linear(functional.linear(x, self.down), self.up)
         frozen: torch.Tensor = self.linear(x)
         return frozen + added * self.scale
+
+
+def adapted_names(base: str, layers: Iterable[int]) -> list[str]:
+    """The names of the linear layers that get an adapter, in these layers of a base of this type."""
+    return [f"{base}.encoder.layer.{layer}.{name}" for layer in layers for name in ADAPTED[base]]
 
 
 def adapt(model: PreTrainedModel, names: Iterable[str], rank: int, alpha: float) -> None:

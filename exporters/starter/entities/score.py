@@ -17,7 +17,6 @@ from deployments.replica.tagging.reading import TextReader
 from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import file_sha256
 from exporters.kinds.original import load_original
-from exporters.kinds.tagger import runner
 from exporters.sources.source import resolve_source
 from exporters.sources.texts import ENTITIES
 from exporters.starter.command import Tick, Ticker, run
@@ -55,7 +54,7 @@ def found_by(whole: Path, texts: Sequence[str], tick: Tick) -> list[list[Span]]:
     tagger = Tagger(Tokenizer.from_file(str(whole / TOKENIZER_FILE)), LABELS, original.tokenizer.unk_token_id)
     reads = [reader.read(text) for text in texts]
     rows = [row.token_ids for read in reads for row in reader.encoded(read)]
-    logits = iter(run_rows(rows, runner(original), lambda share: tick(round(share * len(rows)), len(rows), "scoring")))
+    logits = iter(run_rows(rows, original.runner(), lambda share: tick(round(share * len(rows)), len(rows), "scoring")))
     found: list[list[Span]] = []
     for read in reads:
         joined = reader.joined(read, [next(logits) for _ in read.windows])

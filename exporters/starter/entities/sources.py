@@ -5,18 +5,16 @@ Knows the formats of these packages, and on which side of the split a text is: a
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.sources.registry import fetch
-from exporters.starter.data import Split, cleaned, normalised, split_of
+from exporters.starter.data import Split, cleaned, ground_truth, normalised, split_of
 from exporters.starter.extractive.corpus import free, read_papers
-from exporters.starter.packages import ACLSUM, CHITCHAT, VADER, member
+from exporters.starter.packages import ACLSUM, CHITCHAT, VADER
 
 VADER_FILES = {
     "nytEditorialSnippets_GroundTruth.txt": "editorials",
@@ -63,13 +61,10 @@ def distinct(lines: Iterable[Line]) -> list[Line]:
 
 def _rated(sdist: Path) -> Iterator[Line]:
     """VADER numbers the sentences of each text in order: `12_3` is the third of text 12."""
-    with tarfile.open(sdist, "r:gz") as outer:
-        inner = member(outer, "hutto_ICWSM_2014.tar.gz")
-    with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
-        for name, source in VADER_FILES.items():
-            for row in member(archive, name).decode("utf-8").splitlines():
-                number, _, text = row.split("\t")
-                yield Line(cleaned(text), source, number.partition("_")[0])
+    for source, content in ground_truth(sdist, VADER_FILES):
+        for row in content.decode("utf-8").splitlines():
+            number, _, text = row.split("\t")
+            yield Line(cleaned(text), source, number.partition("_")[0])
 
 
 def _papers(wheel: Path) -> Iterator[Line]:

@@ -20,6 +20,7 @@ from exporters.sources.registry import fetch
 from exporters.sources.source import EXTRACTIVE_FILE, SourceFolder
 from exporters.sources.starter_files import starter_folder
 from exporters.sources.texts import SUMMARIES
+from exporters.starter.cards import Provenance
 from exporters.starter.command import Tick, Ticker
 from exporters.starter.data import Split
 from exporters.starter.extractive import measure
@@ -27,7 +28,7 @@ from exporters.starter.extractive.card import LIMITS, Data, ExtractiveCheckpoint
 from exporters.starter.extractive.corpus import Document, free, heldout_rows, read_general, read_papers
 from exporters.starter.extractive.learn import Embedded, Recipe, embedded, extract, learn
 from exporters.starter.packages import ACLSUM, VADER
-from exporters.starter.publishing import Provenance, seal, versions, write_json, write_lines
+from exporters.starter.publishing import seal, versions, write_json, write_lines
 from exporters.verification import run_all
 
 MAX_TOKENS = 128

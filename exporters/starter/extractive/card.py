@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
+from exporters.starter.cards import Part, Provenance, filled, named, settings_table
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -104,16 +104,16 @@ def card(manifest: ExtractiveCheckpoint) -> str:
         f"| {kind} | {gain.mean:+.2f} | {gain.low:+.2f} to {gain.high:+.2f} |"
         for kind, gain in test.gain_over_lead.items()
     )
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         test=_table(f"ACLSum test, {test.papers} papers", test),
         validation=_table(f"ACLSum val, {validation.papers} papers {unseen}", validation),
         gain="\n".join(gains),
         counts="\n".join(f"| {side} | {n:,} | {manifest.data.sentences[side]:,} |" for side, n in sides),
         settings=settings_table(manifest.recipe),
         libraries=named(manifest.libraries),
-        limits=bullets(manifest.limits),
     )
 
 

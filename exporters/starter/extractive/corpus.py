@@ -6,10 +6,8 @@ encoders and no rankers.
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.replica.sentences import SentenceSpan, split_sentences
-from exporters.starter.data import Split, cleaned, split_of
-from exporters.starter.packages import member
+from exporters.starter.data import Split, cleaned, ground_truth, split_of
 
 ASPECTS = ("challenge", "approach", "outcome")
 SECTIONS = ("abstract", "introduction", "conclusion")
@@ -72,18 +69,15 @@ def read_general(sdist: Path) -> dict[Split, list[Document]]:
 
     Its files number the sentences of each text in order (`12_3` is the third of text 12).
     """
-    with tarfile.open(sdist, "r:gz") as outer:
-        inner = member(outer, "hutto_ICWSM_2014.tar.gz")
     sides: dict[Split, list[Document]] = {split: [] for split in Split}
-    with tarfile.open(fileobj=io.BytesIO(inner), mode="r:gz") as archive:
-        for name, source in _GENERAL.items():
-            texts = defaultdict(list)
-            for line in member(archive, name).decode("utf-8").splitlines():
-                number, _, sentence = line.split("\t")
-                texts[number.partition("_")[0]].append(cleaned(sentence))
-            for number, sentences in texts.items():
-                if 5 <= len(sentences) <= 30:
-                    sides[split_of(sentences[0])].append(_joined(f"{source}-{number}", sentences))
+    for source, content in ground_truth(sdist, _GENERAL):
+        texts = defaultdict(list)
+        for line in content.decode("utf-8").splitlines():
+            number, _, sentence = line.split("\t")
+            texts[number.partition("_")[0]].append(cleaned(sentence))
+        for number, sentences in texts.items():
+            if 5 <= len(sentences) <= 30:
+                sides[split_of(sentences[0])].append(_joined(f"{source}-{number}", sentences))
     return sides
 
 

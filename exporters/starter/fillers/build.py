@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import BertForMaskedLM
 
 from deployments.replica.variant import file_sha256
-from exporters.sources.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base, merge
+from exporters.sources.adapters import Base, merge
+from exporters.starter.adapter.folder import peft_config, trained_count, write_adapter
+from exporters.starter.cards import Provenance, minilm
 from exporters.starter.command import THREADS, Ticker
 from exporters.starter.data import Split
 from exporters.starter.fillers.card import LIMITS, METHOD, Compared, Data, FillerCard, Training, card
-from exporters.starter.fillers.fit import ADAPTED, FED, Fitted, Recipe, fit, model_from
+from exporters.starter.fillers.fit import Fitted, Recipe, fit, model_from
 from exporters.starter.fillers.masking import Words, in_batches, one_each
 from exporters.starter.fillers.material import (
     KINDS,
@@ -34,7 +32,7 @@ from exporters.starter.fillers.material import (
 )
 from exporters.starter.fillers.score import AT_ONCE, MOST_TOKENS, Cloze, Counts, by_model, clozes, read_everyday, scored
 from exporters.starter.packages import ACLSUM, CHITCHAT, MINILM, MINILM_BASE, VADER, fetch_minilm
-from exporters.starter.publishing import Provenance, minilm, seal, versions, write_json
+from exporters.starter.publishing import TRAINED_WITH, seal, versions
 from exporters.starter.training import encode
 from exporters.starter.vocabulary import full_tokenizer
 
@@ -43,6 +41,11 @@ EVERYDAY = Path(__file__).with_name("everyday.jsonl")
 SCORED, CHOSEN_BY = 400, 250
 """The most sentences of a kind that are scored, and by which the best state is chosen."""
 
+PEFT = {
+    "task_type": None,
+    "base_model_name_or_path": "sentence-transformers/all-MiniLM-L6-v2",
+    "modules_to_save": ["cls"],
+}
 SMOKE_TEXTS = 40
 SMOKE_STEPS = 3
 
@@ -93,7 +96,7 @@ def build_from(material: Material, base: Base, recipe: Recipe, out: Path, ticker
     dev = in_batches([one.row for one in chosen_by], [[one.place] for one in chosen_by], words.mask_id, AT_ONCE)
     model = model_from(material.base, frequencies(rows, words), recipe)
     fitted = fit(model, rows, dev, words, recipe, work / f"{NAME}.pt", ticker(NAME))
-    write_adapter(fitted, model, base, recipe, folder)
+    write_adapter(fitted.tensors, model, peft_config("bert", recipe.rank, recipe.alpha, **PEFT), base, folder)
     merge(folder, material.base, work, NAME)
     manifest = describe(fitted, recipe, base, material, work, folder)
     shutil.rmtree(work)
@@ -112,35 +115,6 @@ def asked_of(texts: Sequence[Text], tokenizer: Tokenizer) -> list[Cloze]:
     return clozes([text.kind for text in texts], rows, one_each(rows, Words.of(tokenizer), SEED))
 
 
-def write_adapter(fitted: Fitted, model: BertForMaskedLM, base: Base, recipe: Recipe, folder: Path) -> None:
-    """Writes adapter and head in fp16 by PEFT's names, the merged checkpoint's config, and the pinned base."""
-    folder.mkdir(parents=True, exist_ok=True)
-    halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in fitted.tensors.items()}
-    save_file(halves, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    (folder / ADAPTER_WEIGHTS).chmod(0o644)  # safetensors writes mode 0600
-    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
-    config.pop("_name_or_path", None)
-    write_json(config, folder / "config.json")
-    write_json(peft_config(recipe), folder / ADAPTER_CONFIG)
-    write_json(json.loads(msgspec.json.encode(base)), folder / BASE_FILE)
-
-
-def peft_config(recipe: Recipe) -> dict[str, Any]:
-    """The adapter's settings in PEFT's format."""
-    return {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": "sentence-transformers/all-MiniLM-L6-v2",
-        "r": recipe.rank,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": [*ADAPTED, *FED],
-        "modules_to_save": ["cls"],
-        "inference_mode": True,
-    }
-
-
 def describe(fitted: Fitted, recipe: Recipe, base: Base, material: Material, merged: Path, folder: Path) -> FillerCard:
     """The manifest of the written files, with what was measured of the merged checkpoint; without digests."""
     model = BertForMaskedLM.from_pretrained(merged, dtype=torch.float32)
@@ -155,7 +129,7 @@ def describe(fitted: Fitted, recipe: Recipe, base: Base, material: Material, mer
         layers=model.config.num_hidden_layers,
         width=model.config.hidden_size,
         parameters=sum(p.numel() for p in model.parameters()),
-        trained_parameters=sum(tensor.numel() for tensor in load_file(folder / ADAPTER_WEIGHTS).values()),
+        trained_parameters=trained_count(folder),
         vocabulary=model.config.vocab_size,
         stored_precision="float16",
         base_size_bytes=base.size_bytes,
@@ -210,5 +184,5 @@ def _training(fitted: Fitted, recipe: Recipe) -> Training:
         dev_right_by_step={step: round(share, 4) for step, share in fitted.dev_right_by_step.items()},
         wall_s=round(fitted.wall_s, 1),
         threads=THREADS,
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+        libraries=versions(*TRAINED_WITH),
     )

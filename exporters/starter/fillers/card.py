@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
+from exporters.starter.cards import (
+    Part,
+    Provenance,
+    bullets,
+    filled,
+    of_adapter,
+    of_training,
+    percent,
+    sources,
+    table_rows,
+)
 from exporters.starter.software.card import DATA_LICENCE
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -99,29 +109,23 @@ class FillerCard(Part):
 def card(manifest: FillerCard) -> str:
     """The checkpoint's README in Markdown."""
     training = manifest.training
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         millions=manifest.parameters / 1e6,
-        trained=manifest.trained_parameters / 1e6,
-        base_megabytes=manifest.base_size_bytes / 1e6,
-        table="\n".join(f"| {' | '.join(row)} |" for row in score_rows(manifest)),
+        **of_adapter(manifest.trained_parameters, manifest.base_size_bytes),
+        table=table_rows(score_rows(manifest)),
         learnt=bullets(
             f"{kind}: {count:,} texts, {manifest.data.tokens[kind]:,} tokens"
             for kind, count in manifest.data.texts.items()
         ),
-        origins=bullets(
-            f"{one.what}, by {one.by}: `{one.package}=={one.version}` (sha256 `{one.sha256}`), {one.licence}"
-            for one in manifest.data.origins
-        ),
+        origins=sources(manifest.data.origins),
         releases=", ".join(manifest.data.releases),
         debian=DATA_LICENCE,
         tokens=training.tokens / 1e6,
-        minutes=training.wall_s / 60,
         best=percent(training.dev_right_by_step[training.kept_step]),
-        settings=settings_table(training.settings),
-        libraries=named(training.libraries),
-        limits=bullets(manifest.limits),
+        **of_training(training.wall_s, training.settings, training.libraries),
     )
 
 
@@ -141,8 +145,3 @@ def _row(name: str, compared: Compared) -> tuple[str, ...]:
     guessed = (f"{percent(one.first)}, {percent(one.within)}" for one in (compared.pairs, compared.frequency))
     interval = f"{percent(own.low)} to {percent(own.high)}"
     return (name, f"{own.sentences:,}", percent(own.first), interval, percent(own.within), *guessed)
-
-
-def percent(share: float) -> str:
-    """A share in per cent, to one decimal."""
-    return f"{100 * share:.1f} %"

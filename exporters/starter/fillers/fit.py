@@ -1,4 +1,4 @@
-"""The training loop of the filler: low-rank adapters on every layer and a head, resumed where it was interrupted.
+"""How the filler is trained: low-rank adapters on every layer and a head, resumed where it was interrupted.
 
 Logits are computed at masks alone. The state that is best on dev is kept, so that a run may be cut.
 """
@@ -6,31 +6,26 @@ Logits are computed at masks alone. The state that is best on dev is kept, so th
 from __future__ import annotations
 
 import math
-import os
 import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers import BertForMaskedLM
 
-from exporters.starter.adapter.low_rank import adapt, load_trained, trained_parameters, trained_tensors
+from exporters.starter.adapter.low_rank import adapt, adapted_names, trained_parameters
 from exporters.starter.command import Tick
 from exporters.starter.fillers.masking import Masked, Words, draw, masked
+from exporters.starter.fitting import Run
+from exporters.starter.training import grouped, within
 
 POOL = 16_384
 """Rows that are sorted by length together: enough for little padding."""
 
 IDENTITY = 0.1
 """The head's dense layer begins as this share of the identity, where its GELU is nearly linear."""
-
-ADAPTED = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
-FED = ("intermediate.dense", "output.dense")
 
 
 @dataclass(frozen=True)
@@ -71,11 +66,6 @@ class Fitted:
     wall_s: float
 
 
-def adapted_names(layers: int) -> list[str]:
-    """The linear layers that get an adapter: attention and feed-forward of every layer."""
-    return [f"bert.encoder.layer.{layer}.{name}" for layer in range(layers) for name in (*ADAPTED, *FED)]
-
-
 def model_from(base: Path, counts: torch.Tensor, recipe: Recipe) -> BertForMaskedLM:
     """The base with adapters that do nothing yet and a head that begins as the identity, biased by how often words are.
 
@@ -89,7 +79,7 @@ def model_from(base: Path, counts: torch.Tensor, recipe: Recipe) -> BertForMaske
         head.transform.dense.bias.zero_()
         shares = (counts.float() + 0.1) / (counts.float() + 0.1).sum()
         head.bias.copy_(shares.log() + math.log(len(counts)))
-    adapt(model, adapted_names(model.config.num_hidden_layers), recipe.rank, recipe.alpha)
+    adapt(model, adapted_names("bert", range(model.config.num_hidden_layers)), recipe.rank, recipe.alpha)
     return model
 
 
@@ -111,15 +101,25 @@ def fit(
 ) -> Fitted:
     """Trains the adapters and the head; `state` is the file from which an interrupted fit resumes."""
     groups = batches(rows, recipe)[: recipe.steps]
-    run = Run(model, replace(recipe, steps=len(groups)))
+    cut, of = replace(recipe, steps=len(groups)), replace(recipe, steps=0)  # a longer fit continues a shorter one
+    trained = list(trained_parameters(model).values())
+    settings = [{"params": trained, "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}]
+    run = Run(model, settings, cut.rate, cut.steps, recipe.seed, repr(of))
+
+    def loss_of(step_and_group: tuple[int, list[int]]) -> torch.Tensor:
+        step, group = step_and_group
+        batch = masks_of([rows[at] for at in group], words, recipe, step)
+        model.eval()  # without dropout: each text is seen once or twice
+        return functional.cross_entropy(logits_of(model, batch), batch.words)
+
     run.resume(state)
-    for group in groups[run.done :]:
-        loss = run.step(masks_of([rows[at] for at in group], words, recipe, run.done))
-        if run.done % recipe.score_every == 0 or run.done == run.steps:
+    for loss in run.through(enumerate(groups), loss_of):
+        if run.every(recipe.score_every):
             run.score(right(model, dev))
             run.save(state)
         advance(run.done, run.steps, f"loss {loss:.3f} dev {max(run.scores.values(), default=0.0):.1%}")
-    return Fitted(run.best, run.scores, max(run.scores, key=run.scores.__getitem__), run.steps, run.tokens, run.wall_s)
+    tokens = sum(len(rows[at]) for group in groups for at in group)
+    return Fitted(run.best, run.scores, run.kept, run.steps, tokens, run.wall_s)
 
 
 def masks_of(rows: Sequence[Sequence[int]], words: Words, recipe: Recipe, step: int) -> Masked:
@@ -128,93 +128,13 @@ def masks_of(rows: Sequence[Sequence[int]], words: Words, recipe: Recipe, step: 
     return masked(rows, [draw(row, words, recipe.masked_share, chance) for row in rows], words.mask_id)
 
 
-class Run:
-    """A fit under way: model, optimiser, schedule, what is done, and the best so far."""
-
-    def __init__(self, model: BertForMaskedLM, recipe: Recipe) -> None:
-        self.model, self.steps, self.recipe = model, recipe.steps, recipe
-        self.parameters = list(trained_parameters(model).values())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, recipe.rate)
-        self.done, self.tokens, self.wall_s = 0, 0, 0.0
-        self.scores: dict[int, float] = {}
-        self.best: dict[str, torch.Tensor] = {}
-
-    def step(self, batch: Masked) -> float:
-        """Takes one optimiser step and returns the loss, in nats a word."""
-        started = time.monotonic()
-        self.model.eval()  # without dropout: each text is seen once or twice
-        loss = functional.cross_entropy(logits_of(self.model, batch), batch.words)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.done += 1
-        self.tokens += int(batch.attention_mask.sum())
-        self.wall_s += time.monotonic() - started
-        return loss.item()
-
-    def score(self, share: float) -> None:
-        """Notes a share of dev words right, and keeps the tensors if it is the best yet."""
-        if share > max(self.scores.values(), default=-1.0):
-            self.best = trained_tensors(self.model)
-        self.scores[self.done] = share
-
-    def save(self, state: Path) -> None:
-        """Writes everything from which the fit resumes, atomically."""
-        content = {
-            "recipe": repr(replace(self.recipe, steps=0)),
-            "tensors": trained_tensors(self.model),
-            "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "done": self.done,
-            "tokens": self.tokens,
-            "wall_s": self.wall_s,
-            "scores": self.scores,
-        }
-        beside = state.with_suffix(".partial")
-        torch.save(content, beside)
-        os.replace(beside, state)
-
-    def resume(self, state: Path) -> None:
-        """Continues from a saved state of the same recipe, whatever its number of steps, if there is one."""
-        if not state.exists():
-            return
-        content: dict[str, Any] = torch.load(state, weights_only=True)
-        if content["recipe"] != repr(replace(self.recipe, steps=0)):
-            return
-        load_trained(self.model, content["tensors"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scheduler.load_state_dict(content["scheduler"])
-        self.best, self.scores = content["best"], content["scores"]
-        self.done, self.tokens, self.wall_s = content["done"], content["tokens"], content["wall_s"]
-
-
 def batches(rows: Sequence[Sequence[int]], recipe: Recipe) -> list[list[int]]:
     """Every row once by its index, in random batches of like lengths; equal recipes give equal batches."""
-    chance = random.Random(recipe.seed)
-    order = list(range(len(rows)))
-    chance.shuffle(order)
-    groups = []
-    for start in range(0, len(order), POOL):
-        pool = sorted(order[start : start + POOL], key=lambda at: len(rows[at]))
-        groups += list(_filled(pool, rows, recipe.batch_tokens))
-    chance.shuffle(groups)
-    return groups
 
+    def length(at: int) -> int:
+        return len(rows[at])
 
-def _filled(pool: Sequence[int], rows: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
-    """The pool, shortest row first, in groups of up to `most` tokens with padding."""
-    group: list[int] = []
-    for at in pool:
-        if group and (len(group) + 1) * len(rows[at]) > most:
-            yield group
-            group = []
-        group.append(at)
-    if group:
-        yield group
+    return grouped(len(rows), POOL, length, within(recipe.batch_tokens, length), random.Random(recipe.seed))
 
 
 @torch.inference_mode()

@@ -14,10 +14,11 @@ from transformers import AutoModelForSequenceClassification
 
 from deployments.replica.variant import file_sha256
 from exporters.sources.texts import Sentence
+from exporters.starter.cards import Provenance, minilm
 from exporters.starter.command import THREADS, Ticker
 from exporters.starter.data import LABELS, MIN_RATING, NOTICE, SOURCES, SPLIT_RULE, Split, heldout_rows
 from exporters.starter.packages import MINILM, VADER
-from exporters.starter.publishing import Provenance, minilm, seal, versions, write_lines, write_weights
+from exporters.starter.publishing import TRAINED_WITH, seal, versions, write_lines, write_weights
 from exporters.starter.sentiment.card import LIMITS, METHODS, Data, Manifest, Score, Scores, Training, card
 from exporters.starter.sentiment.fit import logits_of
 from exporters.starter.sentiment.lessons import (
@@ -138,7 +139,7 @@ def _training(learned: Learned, before: list[Learned]) -> Training:
         wall_s=round(lesson.wall_s, 1),
         build_wall_s=round(lesson.wall_s + sum(b.lesson.wall_s for b in before), 1),
         threads=THREADS,
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+        libraries=versions(*TRAINED_WITH),
     )
 
 

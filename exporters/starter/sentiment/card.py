@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
+from exporters.starter.cards import Part, Provenance, filled, of_training, percent, table_rows
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -103,32 +103,26 @@ LIMITS = (
 def card(manifest: Manifest) -> str:
     """The checkpoint's README in Markdown."""
     training = manifest.training
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         millions=manifest.parameters / 1e6,
         labels=" or ".join(f"`{label}`" for label in manifest.labels),
-        table="\n".join(score_rows(manifest.scores)),
-        epochs=", ".join(_percent(share) for share in training.dev_accuracy_by_epoch),
+        table=table_rows(score_rows(manifest.scores)),
+        epochs=", ".join(percent(share) for share in training.dev_accuracy_by_epoch),
         taught=" and ".join(f"`{name}`" for name in training.teachers),
-        minutes=training.wall_s / 60,
         build_minutes=training.build_wall_s / 60,
-        settings=settings_table(training.settings),
-        libraries=named(training.libraries),
-        limits=bullets(manifest.limits),
+        **of_training(training.wall_s, training.settings, training.libraries),
     )
 
 
-def score_rows(scores: Scores) -> list[str]:
+def score_rows(scores: Scores) -> list[tuple[str, ...]]:
     """The rows of a card's table of scores."""
     rows = [_row(source, score) for source, score in scores.heldout_by_source.items()]
     return [*rows, _row("**all held out**", scores.heldout), _row("dev (used for choices)", scores.dev)]
 
 
-def _row(name: str, score: Score) -> str:
-    interval = f"{_percent(score.low)} to {_percent(score.high)}"
-    return f"| {name} | {score.sentences:,} | {_percent(score.accuracy)} | {interval} |"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _row(name: str, score: Score) -> tuple[str, ...]:
+    interval = f"{percent(score.low)} to {percent(score.high)}"
+    return (name, f"{score.sentences:,}", percent(score.accuracy), interval)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render, settings_table
+from exporters.starter.cards import Part, Provenance, filled, of_training, table_rows
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -122,9 +122,10 @@ def card(manifest: SummariserManifest) -> str:
         f"> {one.text}\n\n- people: {one.people}\n- checkpoint: {one.checkpoint} (ROUGE-L {one.rougeL})\n"
         for one in manifest.examples
     )
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         licence=manifest.licences["weights"].lower(),
         millions=manifest.parameters / 1e6,
         heldout=_table(manifest.heldout),
@@ -132,10 +133,7 @@ def card(manifest: SummariserManifest) -> str:
         generation=", ".join(f"`{name}` {value}" for name, value in manifest.generation.items()),
         examples="\n".join(examples),
         releases=", ".join(manifest.data.releases),
-        minutes=training.wall_s / 60,
-        settings=settings_table(training.settings),
-        libraries=named(training.libraries),
-        limits=bullets(manifest.limits),
+        **of_training(training.wall_s, training.settings, training.libraries),
     )
 
 
@@ -147,10 +145,10 @@ def _table(scores: Scores) -> str:
         "the first 12 words": scores.first_words,
     }
     rows = (
-        f"| {name} | {' | '.join(_figure(*figure) for figure in (score.rouge1, score.rouge2, score.rougeL))} |"
+        (name, *(_figure(*figure) for figure in (score.rouge1, score.rouge2, score.rougeL)))
         for name, score in named_scores.items()
     )
-    return "\n".join(["| | ROUGE-1 | ROUGE-2 | ROUGE-L |", "|---|---:|---:|---:|", *rows])
+    return f"| | ROUGE-1 | ROUGE-2 | ROUGE-L |\n|---|---:|---:|---:|\n{table_rows(rows)}"
 
 
 def _figure(mean: float, low: float, high: float) -> str:

@@ -19,7 +19,7 @@ from transformers import BartForConditionalGeneration, MarianMTModel
 
 from exporters.starter.command import Tick
 from exporters.starter.software.descriptions import Pair
-from exporters.starter.training import PAD_ID, block, decayed, encode, take_step
+from exporters.starter.training import PAD_ID, block, decayed, encode, grouped, take_step, within
 
 Written: TypeAlias = BartForConditionalGeneration | MarianMTModel
 """What is trained: an encoder-decoder with a head of its own."""
@@ -61,27 +61,12 @@ def plan(rows: Sequence[Row], tokens: int, rng: random.Random) -> list[list[int]
 
     A longer text has a batch of its own. Equal states of `rng` give equal batches.
     """
-    order = list(range(len(rows)))
-    rng.shuffle(order)
     typical = max(1, tokens // max(1, sum(len(row.text) for row in rows) // max(1, len(rows))))
-    batches: list[list[int]] = []
-    for start in range(0, len(order), typical * POOL):
-        pool = sorted(order[start : start + typical * POOL], key=lambda i: (len(rows[i].text), len(rows[i].summary)))
-        batches += _filled(pool, rows, tokens)
-    rng.shuffle(batches)
-    return batches
 
+    def lengths(at: int) -> tuple[int, int]:
+        return len(rows[at].text), len(rows[at].summary)
 
-def _filled(pool: Sequence[int], rows: Sequence[Row], tokens: int) -> Iterator[list[int]]:
-    """Cuts the pool, sorted by length, into batches of at most `tokens`; the last of a batch is the longest."""
-    batch: list[int] = []
-    for at in pool:
-        if batch and (len(batch) + 1) * len(rows[at].text) > tokens:
-            yield batch
-            batch = []
-        batch.append(at)
-    if batch:
-        yield batch
+    return grouped(len(rows), typical * POOL, lengths, within(tokens, lambda at: len(rows[at].text)), rng)
 
 
 def padded(rows: Sequence[Row]) -> Batch:

@@ -10,9 +10,10 @@ from typing import Any
 from transformers import BartForConditionalGeneration
 
 from deployments.replica.variant import file_sha256
+from exporters.starter.cards import minilm
 from exporters.starter.command import THREADS
 from exporters.starter.packages import MINILM
-from exporters.starter.publishing import minilm, seal, versions, write_weights
+from exporters.starter.publishing import TRAINED_WITH, seal, versions, write_weights
 from exporters.starter.software.card import DATA_LICENCE, LIMITS, METHOD, Data, SummariserManifest, Training, card
 from exporters.starter.software.decoding import Settings, write_generation
 from exporters.starter.software.descriptions import KEPT
@@ -101,5 +102,5 @@ def _training(trained: Trained) -> Training:
         loss=trained.fitted.loss,
         wall_s=trained.fitted.wall_s,
         threads=THREADS,
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors", "rouge-score"),
+        libraries=versions(*TRAINED_WITH, "rouge-score"),
     )

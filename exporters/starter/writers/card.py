@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.starter.publishing import Part, Provenance, bullets, named, render
+from exporters.starter.cards import Part, Provenance, filled, of_fetched
 
 TEMPLATE = Path(__file__).with_name("card.md")
 
@@ -49,15 +49,13 @@ class WriterCard(Part):
 
 def card(manifest: WriterCard) -> str:
     """The checkpoint's README in Markdown."""
-    return render(
+    return filled(
         TEMPLATE,
-        m=manifest,
+        manifest,
+        manifest.limits,
         millions=manifest.parameters / 1e6,
-        megabytes=manifest.fetched_bytes / 1e6,
         past_kb=manifest.past_bytes / 1e3,
         past_mb=manifest.past_bytes * manifest.window / 1e6,
         share=100 * manifest.score.right / manifest.score.questions,
-        packages=bullets(f"`{one.package}=={one.version}` (sha256 `{one.sha256}`)" for one in manifest.packages),
-        libraries=named(manifest.libraries),
-        limits=bullets(manifest.limits),
+        **of_fetched(manifest.fetched_bytes, manifest.packages, manifest.libraries),
     )

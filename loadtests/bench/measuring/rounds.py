@@ -134,6 +134,11 @@ class Turns(Generic[S]):
 
     taken: tuple[Turn[S], ...]
 
+    @property
+    def timed(self) -> list[Turn[S]]:
+        """The turns of all rounds but the warm-up, whether these count or not."""
+        return [turn for turn in self.taken if turn.slot.round != WARM_UP]
+
     def rounds(self, load: int = 1) -> list[int]:
         """The rounds that count at a load: all but the warm-up and rounds with an invalid turn."""
         here = [turn for turn in self.taken if turn.slot.load == load]

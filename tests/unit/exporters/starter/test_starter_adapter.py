@@ -18,8 +18,8 @@ from exporters.sources.adapters import ADAPTER_WEIGHTS, Base, is_adapter, merge,
 from exporters.sources.registry import Package
 from exporters.starter.adapter.build import NAME, build_from
 from exporters.starter.adapter.card import AdapterManifest
-from exporters.starter.adapter.fit import Recipe, adapted_names, fit, model_from
-from exporters.starter.adapter.low_rank import adapt, load_trained, trained_parameters, trained_tensors
+from exporters.starter.adapter.fit import Recipe, fit, model_from
+from exporters.starter.adapter.low_rank import adapt, adapted_names, load_trained, trained_parameters, trained_tensors
 from exporters.starter.adapter.material import Material
 from exporters.starter.command import Tick
 from exporters.starter.data import LABELS, Split
@@ -94,7 +94,7 @@ def test_only_adapters_and_head_are_trained(material: Material) -> None:
     model, rows = model_from(material.base, RECIPE), material.rows(Split.TRAIN, 16)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained = set(trained_parameters(model))
-    assert len(trained) == 2 * len(adapted_names(LAYERS, RECIPE.first_layer)) + 4
+    assert len(trained) == 2 * len(adapted_names("mpnet", range(RECIPE.first_layer, LAYERS))) + 4
     assert not any(".layer.0." in name or ".layer.1." in name for name in trained)
     found = fit(model, rows, rows, RECIPE, material.base.parent / "only.pt", quiet(""))
     for name, tensor in model.state_dict().items():

@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
+from small_masks import make_base
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from exporters.kinds import KINDS as CHECKPOINT_KINDS
@@ -20,7 +22,7 @@ from exporters.starter.data import Split
 from exporters.starter.entities import labels
 from exporters.starter.entities.build import DOMAIN, WINDOW, rows_of
 from exporters.starter.entities.card import EntitiesCard, card
-from exporters.starter.entities.fit import entities
+from exporters.starter.entities.fit import Recipe, Rows, entities, fit, model_from
 from exporters.starter.entities.labels import KINDS, agreed, mapped, well_written
 from exporters.starter.entities.made import filled, joined, swapped
 from exporters.starter.entities.material import IGNORED, LABELS, paired, training
@@ -185,6 +187,29 @@ def test_tokens_have_the_labels_of_their_entities() -> None:
     said = [LABELS[label] if label != IGNORED else None for label in rows.labels[0]]
     assert said == [None, "B-PER", "I-PER", "O", "B-LOC", "O", None]
     assert entities(rows.labels[0]) == {(1, 3, "PER"), (4, 5, "LOC")}
+
+
+@pytest.mark.export
+def test_an_interrupted_fit_ends_as_one_in_a_piece(tmp_path: Path) -> None:
+    """A fit that was killed and started again gives the tensors and scores of an uninterrupted one, to the bit."""
+    base, rng = make_base(tmp_path / "base"), random.Random(1)
+    ids = [[2, *(rng.randrange(5, 30) for _ in range(rng.randrange(3, 9))), 3] for _ in range(12)]
+    rows = Rows(ids, [[IGNORED, *(rng.randrange(len(LABELS)) for _ in row[2:]), IGNORED] for row in ids])
+    recipe = Recipe(steps=6, warmup_steps=2, decay_steps=2, batch_size=4, rank=2, alpha=4, score_every=2)
+    seen: list[int] = []
+
+    def killed(done: int, steps: int, line: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    whole = fit(model_from(base, recipe), rows, rows, recipe, tmp_path / "whole.pt", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model_from(base, recipe), rows, rows, recipe, tmp_path / "state.pt", killed)
+    resumed = fit(
+        model_from(base, recipe), rows, rows, recipe, tmp_path / "state.pt", lambda done, *_: seen.append(done)
+    )
+    assert seen == [3, 4, 5, 6] and (whole.dev_f1, whole.kept) == (resumed.dev_f1, resumed.kept)
+    assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
 
 
 def test_a_score_counts_exact_entities_of_a_kind() -> None:

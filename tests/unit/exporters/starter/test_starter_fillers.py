@@ -19,12 +19,12 @@ from transformers import BertForMaskedLM
 from exporters.sources.adapters import ADAPTER_WEIGHTS, Base, is_adapter, merge, read_base
 from exporters.sources.registry import Package
 from exporters.sources.source import source_folder
-from exporters.starter.adapter.low_rank import load_trained, trained_parameters
+from exporters.starter.adapter.low_rank import adapted_names, load_trained, trained_parameters
 from exporters.starter.command import Tick
 from exporters.starter.data import Split
 from exporters.starter.fillers.build import EVERYDAY, NAME, Material, build_from, frequencies
 from exporters.starter.fillers.card import card
-from exporters.starter.fillers.fit import Fitted, Recipe, adapted_names, batches, fit, logits_of, model_from
+from exporters.starter.fillers.fit import Fitted, Recipe, batches, fit, logits_of, model_from
 from exporters.starter.fillers.masking import Masked, Words, draw, masked, one_each
 from exporters.starter.fillers.material import Text, read_chats, sentences, side_of
 from exporters.starter.fillers.score import Cloze, Counts, by_model, read_everyday, scored
@@ -119,7 +119,7 @@ def test_only_adapters_and_head_are_trained(material: Material, words: Words, tm
     model = fresh(material, words)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     names = set(trained_parameters(model))
-    assert len(names) == 2 * len(adapted_names(LAYERS)) + 5
+    assert len(names) == 2 * len(adapted_names("bert", range(LAYERS))) + 5
     found = fitted_from(model, material, words, tmp_path / "only.pt", quiet(""))
     assert set(found.tensors) == names and set(found.dev_right_by_step) == {2, 4, 6}
     for name, tensor in model.state_dict().items():

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from loadtests.bench import coexistence
 from loadtests.bench.coexistence import (
-    ALONE,
     BESIDE,
     Finished,
     Neighbour,
@@ -33,6 +32,7 @@ from loadtests.bench.coexistence import (
     summarizers_asked,
     verdict,
 )
+from loadtests.bench.measuring.company import ALONE
 from loadtests.bench.measuring.report import present
 from loadtests.bench.measuring.rounds import Slot, Turn, Turns
 from loadtests.bench.summaries import NoSummarizer

@@ -11,10 +11,11 @@ import pytest
 from rich.console import Console
 from small_gateway import NEVER, SmallGateway, Told
 
+from loadtests.bench.measuring.company import ALONE
 from loadtests.bench.measuring.report import present
 from loadtests.bench.measuring.rounds import Slot, Turn, Turns
 from loadtests.bench.peers.crowd import PIPELINED, Crowd, Kind, beginning, crowd, part
-from loadtests.bench.slow_clients import ALONE, Run, Sample, Settings, faults, report_of, verdicts
+from loadtests.bench.slow_clients import Run, Sample, Settings, faults, report_of, verdicts
 from loadtests.offered_load import Ending, LoadSettings, Shot, summarised
 
 HELD = Crowd(clients=10, connections=10, looks=2, open_seen=20)
