@@ -32,7 +32,6 @@ from gateway.model.outcome import Outcome
 from gateway.model.request import DEFAULT_PERCENTILE
 from gateway.model.tier import Tier
 from gateway.scheduling.policy import Reason
-from gateway.tasks import TASKS
 from gateway.tasks.base import Task
 
 Json = dict[str, Any]
@@ -213,15 +212,11 @@ _DETAILS = {
 @lru_cache(maxsize=2)
 def encoded_document(tasks: tuple[Task, ...]) -> bytes:
     """The document for these tasks as JSON. It is made once, since that takes as long as hundreds of requests."""
-    return encode(_document(tasks))
+    return encode(openapi_document(tasks))
 
 
-def openapi_document() -> Json:
-    """The document for the tasks that are registered now. It is the same for every catalog."""
-    return _document(TASKS.values())
-
-
-def _document(tasks: Collection[Task]) -> Json:
+def openapi_document(tasks: Collection[Task]) -> Json:
+    """The document for these tasks. It is the same for every catalog."""
     paths = {
         **{f"/{task.name}": {"post": _task(task)} for task in tasks},
         **{path: {"post": _openai(endpoint)} for path, endpoint in openai.ENDPOINTS.items()},

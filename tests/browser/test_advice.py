@@ -15,6 +15,7 @@ from gateway.advising.candidates import Offered
 from gateway.advising.situation import Machine, Situation
 from gateway.api.openapi import openapi_document
 from gateway.catalogs.catalog import load_catalog
+from gateway.tasks import TASKS
 
 pytestmark = pytest.mark.browser
 
@@ -36,7 +37,7 @@ def page(console: Console) -> Iterator[tuple[Console, str]]:
     """The console without the faults of earlier tests, and the address of a gateway that advises."""
     console.driver.get("about:blank")
     console.faults()
-    answers = {"/advise": advised, "/openapi.json": lambda asked: document(openapi_document())}
+    answers = {"/advise": advised, "/openapi.json": lambda asked: document(openapi_document(TASKS.values()))}
     with told_page(answers) as (url, _):
         yield console, url
 

@@ -84,7 +84,7 @@ class Played:
         return document({**listed, "coming": self.coming} if self.coming else listed)
 
     def contract(self, asked: Asked) -> Told:
-        return document(openapi_document())
+        return document(openapi_document(TASKS.values()))
 
     def route(self, asked: Asked) -> Told:
         return decided(asked, self.names[0])

@@ -18,6 +18,7 @@ from gateway.api import app
 from gateway.api.openapi import openapi_document
 from gateway.catalogs.catalog import load_catalog
 from gateway.model.tier import Tier
+from gateway.tasks import TASKS
 
 RAYS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised when Ray is imported
 PREPARE = re.compile(r"punctual prepare --catalog (\S+) --cache (\S+)")
@@ -120,7 +121,7 @@ def test_one_port_from_the_service_to_the_ingress() -> None:
 
 def test_paths_are_the_gateways_own(made: Rendered) -> None:
     """The probed and scraped paths are among those that the gateway answers."""
-    paths = openapi_document()["paths"]
+    paths = openapi_document(TASKS.values())["paths"]
     assert isinstance(paths, dict)
     probes = chart().values["probes"]
     scrape = render({"scrapeConfig": {"enabled": True}}).one("ScrapeConfig")["spec"]
