@@ -50,6 +50,7 @@ BODIES: dict[str, dict[str, object]] = {
 CUT = Answer(ANSWER.outputs, InputReport(900, 64, True), ReplicaTimings(0.0, 0.002, 0.002, 1))
 """A classification of a cut text."""
 
+COMPONENTS = openapi_document(TASKS.values())["components"]
 OF_STREAMS = {FIRST_BUDGET, FIRST_MET}
 """Response headers of answers that are streamed."""
 
@@ -389,7 +390,7 @@ def parts(served: dict[str, Any]) -> list[dict[str, str]]:
 
 def test_every_kind_of_problem_is_documented_with_its_own_code() -> None:
     """Every kind of problem has a schema with its code, title, status and members, except the plain 404."""
-    schemas = openapi_document(TASKS.values())["components"]["schemas"]
+    schemas = COMPONENTS["schemas"]
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Problem)}
     assert set((*ALWAYS, *READING, *RUNNING)) == kinds - {Problem, errors.NotFound}
     for kind in (*ALWAYS, *READING, *RUNNING):
