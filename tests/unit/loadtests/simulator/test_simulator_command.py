@@ -59,7 +59,8 @@ def test_a_shipped_scenario_of_a_csv_is_played_end_to_end(tmp_path: Path) -> Non
     """A shipped scenario with a CSV profile is simulated without any export, download or preparation."""
     out = tmp_path / "runs.json"
     small = ("--seconds", "0.2", "--seeds", "1", "--cvs", "4", "--loads", "2", "--jobs", "1")
-    _, said = shown("example-profile", *small, "--json", str(out))
+    named = [word for policy in ("punctual", "slackfit", "static:huge", "oracle") for word in ("--policy", policy)]
+    _, said = shown("example-profile", *small, *named, "--json", str(out))
     runs = json.loads(out.read_bytes())
     assert {run["policy"] for run in runs} >= {"punctual", "slackfit", "static:huge", "oracle"}
     for run in runs:

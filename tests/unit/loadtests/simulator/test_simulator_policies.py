@@ -34,7 +34,7 @@ def served_by(offered: Sequence[Offered]) -> set[str | None]:
 def mean_quality(name: str, rate_per_s: float, count: int = 1000) -> float:
     """The effective quality of one policy at one load."""
     offered = poisson(rate_per_s, count)
-    played({**BASELINES, **statics(VARIANTS)}[name], setting_of(rate_per_s), offered)
+    played({**BASELINES, **statics(VARIANTS)}[name], setting_of(rate_per_s, most_tried=600), offered)
     return quality(offered, VARIANTS)
 
 
@@ -92,10 +92,10 @@ def test_the_best_that_fits_is_the_best_whose_run_alone_keeps_the_budget() -> No
 
 def test_model_switching_has_all_go_to_one_variant_and_to_a_faster_one_under_load() -> None:
     """Model switching sends all requests to one variant, and to a faster one under load."""
-    setting = setting_of(HIGH)
+    setting = setting_of(HIGH, most_tried=1500)
     assert attained(setting, GRAND, LOW) > 0.99 > 0.5 > attained(setting, GRAND, HIGH)
     low, high = poisson(LOW, 300), poisson(HIGH, 800)
-    played(BASELINES["model-switching"], setting_of(LOW), low)
+    played(BASELINES["model-switching"], setting_of(LOW, most_tried=600), low)
     played(BASELINES["model-switching"], setting, high)
     assert served_by(low) == {"grand"}
     slow = [request for request in high if request.variant == "grand"]
