@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -104,12 +106,29 @@ def common(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status: 0 success, 1 failure with a message, 2 wrong options, 130 interrupted."""
+    """Runs one command. Exit status: 0 success, 1 failure with a message, 2 wrong options, 130 interrupted.
+
+    A command that a signal ends has 128 and the signal's number.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would look up a telemetry host
     _open_standard_streams()
     given = _with_collector(list(sys.argv[1:] if arguments is None else arguments))
-    return _status_of(lambda: app(given, prog_name="punctual"))
+    with _ended_in_order():
+        return _status_of(lambda: app(given, prog_name="punctual"))
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Has SIGTERM and SIGHUP end a command as Ctrl-C does: by an exception, so that it ends what it has started."""
+    ending = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+    for number in ending:  # `nohup` has SIGHUP ignored
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _open_standard_streams() -> None:

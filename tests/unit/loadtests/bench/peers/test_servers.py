@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -13,6 +16,33 @@ from loadtests.bench.peers.servers import fastapi, peer
 from loadtests.bench.peers.wrk import Wrk
 from loadtests.bench.speed import check_same_answers
 from loadtests.errors import OtherAnswers, ServerFailed
+
+HELD = """
+import sys, threading, punctual
+from loadtests.bench.peers.servers import free_port, started
+
+@punctual.app.command()
+def hold():
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    with started("held", command, f"http://127.0.0.1:{port}", "/") as server:
+        print(server.process.pid, flush=True)
+        threading.Event().wait()
+
+sys.exit(punctual.main(["hold"]))
+"""
+"""A program with a command that serves until it is ended."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_a_signal_ends_leaves_no_server_behind(number: signal.Signals, tmp_path: Path) -> None:
+    """A command ends what it has started, whichever signal ends it."""
+    with subprocess.Popen([sys.executable, "-c", HELD], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as command:
+        assert command.stdout is not None
+        served = psutil.Process(int(command.stdout.readline()))
+        command.send_signal(number)
+        assert command.wait(60) == 128 + number
+    assert not served.is_running()
 
 
 @pytest.mark.parametrize(("threads", "name"), [(1, "fastapi-1"), (0, "fastapi-spins")])
