@@ -72,6 +72,9 @@ PROBE_S = 0.01
 MOST_PROBE_S = 0.5
 """Most seconds between two such looks."""
 
+SHARED_BYTES = 64 * 1024
+"""Bytes from which on a body is written as it is, not copied behind its head: the contract's, or the metrics'."""
+
 LINGER_S = 5.0
 """Seconds that a client has to close a connection after its last answer, as in nginx."""
 
@@ -186,7 +189,10 @@ class Exchange:
             body = b""
         elif self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        self._connection.write(head + body)
+        if len(body) < SHARED_BYTES:
+            self._connection.write(head + body)
+        else:
+            self._connection.write_both(head, body)
         if not more:
             self.answered = True
             self._connection.answered(self)
@@ -254,7 +260,8 @@ class Connection(asyncio.Protocol):
         self._half_closed = False  # the client has ended its side
         self._dropped = 0
         self._paused = False
-        self._writable: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None  # while the client reads too slowly
+        self._read_by_s = inf  # by when it has to, then
 
     # --- what asyncio calls
 
@@ -332,16 +339,20 @@ class Connection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """Has further answers, and further parts of one, wait for a slow reader."""
+        """Has further answers, and further parts of one, wait for a slow reader, who has as long as for a body."""
         self._writable = self._writable or self._loop.create_future()
+        self._read_by_s = self._hub.clock() + self._hub.limits.body_timeout_s
 
     def resume_writing(self) -> None:
         """Lets them go on."""
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
-        if self._exchanges and self._exchanges[0].task is None:
-            self._begin(self._exchanges[0])
+        if not self._exchanges:
+            if not (self._ending or self._in_head):
+                self._await_request()
+        elif self._exchanges[0].task is None and not self._exchanges[0].started:
+            self._begin_first()
 
     # --- what httptools calls
 
@@ -350,7 +361,7 @@ class Connection(asyncio.Protocol):
         self._in_head, self._head_read = True, 0
         self._target, self._headers = b"", []
         self._first_byte_s = self._read_s
-        if not self._exchanges:
+        if not self._exchanges and self._writable is None:
             self.due_s = self._read_s + self._hub.limits.header_timeout_s
 
     def on_url(self, part: bytes) -> None:
@@ -389,8 +400,7 @@ class Connection(asyncio.Protocol):
         self._check_head(exchange, version)
         self._exchanges.append(exchange)
         if len(self._exchanges) == 1:
-            self.due_s = self._read_s + self._hub.limits.body_timeout_s
-            self._begin(exchange)
+            self._begin_first()
 
     def on_body(self, part: bytes) -> None:
         """Takes a part of a body."""
@@ -406,7 +416,7 @@ class Connection(asyncio.Protocol):
         exchange.end()
         if not exchange.keep_alive:
             self._ending = True
-        if self._exchanges and exchange is self._exchanges[0]:
+        if self._exchanges and exchange is self._exchanges[0] and (exchange.task or exchange.started):
             self.due_s = inf  # it is the application's turn
             if exchange.answered:
                 self._next()
@@ -428,6 +438,11 @@ class Connection(asyncio.Protocol):
         """Writes, unless the client has left."""
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def write_both(self, head: bytes, body: bytes) -> None:
+        """Writes a head and a large body, which is not copied, unless the client has left."""
+        if not self._transport.is_closing():
+            self._transport.writelines((head, body))
 
     async def writable(self) -> None:
         """Waits for a slow reader, who has as long as for a body."""
@@ -556,14 +571,25 @@ class Connection(asyncio.Protocol):
         if not done.keep_alive:
             self._linger()
         elif self._exchanges:
-            following, reads = self._exchanges[0], self._writable is None
-            self.due_s = inf if following.whole and reads else self._hub.clock() + self._hub.limits.body_timeout_s
-            if reads:
-                self._begin(following)
+            self._begin_first()
         else:
-            wait_s = self._hub.limits.header_timeout_s if self._in_head else self._hub.limits.idle_timeout_s
-            self.due_s = self._hub.clock() + wait_s
+            self._await_request()
         self.flow()
+
+    def _begin_first(self) -> None:
+        """Begins the first request that waits, unless the answer before it is still to be read by the client."""
+        if self._writable is not None:
+            self.due_s = self._read_by_s
+            return
+        first = self._exchanges[0]
+        self.due_s = inf if first.whole else self._hub.clock() + self._hub.limits.body_timeout_s
+        self._begin(first)
+
+    def _await_request(self) -> None:
+        """Gives the client its time to send the next request, or to read the answer before it."""
+        limits = self._hub.limits
+        wait_s = limits.header_timeout_s if self._in_head else limits.idle_timeout_s
+        self.due_s = self._hub.clock() + wait_s if self._writable is None else self._read_by_s
 
     def _refuse(self, problem: Problem) -> None:
         """Answers in the application's place, after the requests before, and ends the connection."""

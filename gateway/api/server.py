@@ -46,6 +46,10 @@ _DROP_SYN = (
 _TOLD_WITHIN_S = 1.0
 """Seconds for the last answers of a server that stops to reach their clients."""
 
+UNSENT_BYTES = 64 << 10
+"""Bytes of an answer that the kernel takes before what it has is sent (TCP_NOTSENT_LOWAT, tcp(7)): it would take
+megabytes for each client that asks much and reads slowly. Set by hand."""
+
 log = logging.getLogger("gateway.http")
 
 
@@ -183,6 +187,8 @@ def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.setblocking(False)
