@@ -95,12 +95,16 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The summary of one piece: its text, why it ended, the plan it followed, and its number of tokens."""
+    """The summary of one piece: its text, why it ended, the plan it followed, and its number of tokens.
+
+    `restored` tokens of the piece were not read anew.
+    """
 
     text: str
     reason: FinishReason
     plan: DecodingPlan
     tokens: int
+    restored: int = 0
 
     @property
     def out_of_time(self) -> bool:
@@ -301,9 +305,12 @@ class AbstractiveSummarizer:
         search, began = BeamSearch(rules), budget.clock()
         decoder = self._engine.encode(np.asarray(token_ids, dtype=np.int64))
         search.feed(decoder.step(*search.pending))
-        self._slowdown.learn(budget.clock() - began, times.encode_s / self._slowdown.value)
+        took_s = budget.clock() - began
         alone_s = partial(self._alone_s, rules.beams, len(token_ids))
-        return Run(decoder, search, times.step_s(rules.beams), alone_s)
+        run = Run(decoder, search, times.step_s(rules.beams), alone_s)
+        if not run.restored:  # else it says nothing of how fast others are read
+            self._slowdown.learn(took_s, times.encode_s / self._slowdown.value)
+        return run
 
     def _alone_s(self, beams: int, tokens: int, given: Given) -> float:
         """What a step that was taken, perhaps with others, would have taken alone. Learns the slowdown from it."""
@@ -320,7 +327,7 @@ class AbstractiveSummarizer:
             reason = "stop"
         elif done and planned.max_new_tokens == order.wanted.max_new_tokens:
             reason = "length"
-        return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best))
+        return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best), run.restored)
 
     def _settled(self, run: Run[BeamSearch], growing: _Growing) -> str:
         """How the summary of a search begins, whatever its later steps find."""
@@ -338,6 +345,7 @@ class AbstractiveSummarizer:
             max_new_tokens=planned.max_new_tokens,
             pieces=pieces,
             headroom_s=budget.headroom_s,
+            restored=written.restored if pieces == 1 else 0,
             followed=order.likeness.joined,
         )
         return WritingResult(self._cased(written.text, order), generation, read)

@@ -80,6 +80,7 @@ class _Under:
     read: int = 0
     kept: int = 0
     pieces: int = 0
+    restored: int = 0
     tokens: int = 0
     beams: list[int] = field(default_factory=list)
     reasons: set[FinishReason] = field(default_factory=set)
@@ -219,6 +220,7 @@ class Translator:
         if run is None:
             run = self._runs.begun(under.likeness, what, self._begun(ids, rules, times, budget))
         under.pieces += 1
+        under.restored += run.restored
         under.beams.append(planned.beams)
         settled = partial(self._settled, run, piece, under, len(under.parts))
 
@@ -236,8 +238,11 @@ class Translator:
         search, began = BeamSearch(rules), budget.clock()
         decoder = self._engine.encode(np.asarray(ids, dtype=np.int64))
         search.feed(decoder.step(*search.pending))
-        self._slowdown.learn(budget.clock() - began, times.encode_s / self._slowdown.value)
-        return Run(decoder, search, times.step_s(rules.beams), partial(self._alone_s, rules.beams, len(ids)))
+        took_s = budget.clock() - began
+        run = Run(decoder, search, times.step_s(rules.beams), partial(self._alone_s, rules.beams, len(ids)))
+        if not run.restored:  # else it says nothing of how fast others are read
+            self._slowdown.learn(took_s, times.encode_s / self._slowdown.value)
+        return run
 
     def _alone_s(self, beams: int, tokens: int, given: Given) -> float:
         """What a step has taken. Learns the slowdown from it."""
@@ -342,6 +347,7 @@ class Translator:
             pieces=max(under.pieces, 1),
             headroom_s=under.budget.headroom_s,
             lead=reason == "deadline" and not under.parts,
+            restored=under.restored,
             followed=under.likeness.joined,
         )
         total, whole = self._counted(under)

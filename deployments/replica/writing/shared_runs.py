@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from deployments.engines.base import Decoder, Logits, Pending
+from deployments.engines.prefixes import Restored
 from gateway.model.deadline import Clock
 
 
@@ -53,8 +54,8 @@ SearchT = TypeVar("SearchT", bound=Search)
 class Run(Generic[SearchT]):
     """One text that is being written, for one job or for several of equal texts. One thread at a time steps it.
 
-    `step_s` is what its next step should take alone. Others read `search` while it `is_still`. A run that is not
-    `sound` had a step that failed.
+    `step_s` is what its next step should take alone, and `restored` tokens of its text were not read anew. Others read
+    `search` while it `is_still`. A run that is not `sound` had a step that failed.
     """
 
     def __init__(self, decoder: Decoder, search: SearchT, step_s: float, alone_s: Callable[[Given], float]) -> None:
@@ -62,6 +63,7 @@ class Run(Generic[SearchT]):
         self.search = search
         self.step_s = step_s
         self.sound = True
+        self.restored = decoder.restored if isinstance(decoder, Restored) else 0
         self._decoder: Decoder | None = None if search.done else decoder
         self._alone_s = alone_s
         self._lock = RLock()
