@@ -39,7 +39,7 @@ from loadtests.bench.writing import CHECKPOINT, THREADS, Written, entry_of, open
 from loadtests.errors import EngineFailed, NoRace
 
 KEPT, ANEW = "kept", "read anew"
-ONE, TOGETHER, EACH = "one", "equal, written once", "equal, each written"
+ONE, AGAIN, TOGETHER, EACH = "one", "one, read before", "equal, written once", "equal, each written"
 ROUNDS = 5
 NO_DEADLINE_S, STOP_WITHIN_S, QUEUED = 3600.0, 60.0, 1000
 
@@ -158,25 +158,34 @@ def measure_equal(folder: Path, equal: int, seed: int, console: Console) -> Repo
     said: list[bool] = []
     for at, text in enumerate(texts):
         outputs = {}
-        for name in chance.sample((ONE, TOGETHER, EACH), 3):
-            copies = 1 if name == ONE else equal
-            took_s, outputs[name] = uvloop.run(_at_once(opened, text.text, copies, shares=name != EACH))
+        for name in chance.sample((ONE, AGAIN, TOGETHER, EACH), 4):
+            copies = equal if name in (TOGETHER, EACH) else 1
+            asked = _at_once(opened, text.text, copies, shares=name != EACH, before=name == AGAIN)
+            took_s, outputs[name] = uvloop.run(asked)
             if at:  # the first is a warm-up
                 took.setdefault(name, []).append(took_s)
-        said.append(len({str(one) for name in (ONE, TOGETHER) for one in outputs[name]}) == 1)
+        said.append(len({str(one) for name in (ONE, AGAIN, TOGETHER) for one in outputs[name]}) == 1)
     return report_of_equal(f"{opened.manifest.checkpoint} {opened.manifest.variant}", took, equal, said[1:])
 
 
-async def _at_once(opened: OpenVariant, text: str, copies: int, *, shares: bool) -> tuple[float, list[object]]:
-    """The seconds until so many equal requests that came at once were answered, and their outputs."""
-    entry = entry_of(opened.manifest).model_copy(update={"prefixes": shares})
-    replica = kind_named(opened.manifest.kind).serve(entry, opened, QUEUED, perf_counter)
+async def _at_once(
+    opened: OpenVariant, text: str, copies: int, *, shares: bool, before: bool
+) -> tuple[float, list[object]]:
+    """The seconds until so many equal requests that came at once were answered, and their outputs.
+
+    One came and was answered `before` them.
+    """
+    entry, serve = entry_of(opened.manifest), kind_named(opened.manifest.kind).serve
+    serve(entry, opened, QUEUED, perf_counter)  # keeps nothing, so that the engine forgets what it has read before
+    replica = serve(entry.model_copy(update={"prefixes": shares}), opened, QUEUED, perf_counter)
     if not isinstance(replica, WritingReplica):
         raise NoRace("only checkpoints that write have texts that go along with others")
     usual = [entry.task]  # the task's own parameters as they travel, by name, none of them given
     work = Work(entry.task, (text,), usual, NO_DEADLINE_S, strict=False, request_id="bench")
     replica.start()
     try:
+        if before:
+            await replica.handle([work])
         began = perf_counter()
         answers = await asyncio.gather(*(replica.handle([work]) for _ in range(copies)))
         took_s = perf_counter() - began
@@ -193,7 +202,7 @@ async def _at_once(opened: OpenVariant, text: str, copies: int, *, shares: bool)
 def report_of_equal(variant: str, took: Mapping[str, Sequence[float]], equal: int, said: Sequence[bool]) -> Report:
     """Draws up the report: times by text, and those of equal requests divided by that of one."""
     rows = []
-    for name in (ONE, TOGETHER, EACH):
+    for name in (ONE, AGAIN, TOGETHER, EACH):
         shares = sorted(one / alone for one, alone in zip(took[name], took[ONE], strict=True))
         share = "1" if name == ONE else f"{median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f})"
         rows.append([name, f"{median(took[name]):.2f} s", share])
