@@ -81,16 +81,14 @@ class SharedPast:
     ) -> Share:
         """The share of a text alone: its own keys and values (rows, heads, tokens, width), all of one shape.
 
-        `cross` is that of its source (pages, heads, page, width), kept as it is and never written to, or copied if it
-        has the size of a page in company; without the length of that it is full.
+        `cross` is that of its source (pages, heads, page, width), kept as it is: a text that joins gets buffers of their
+        own, so others may read it too. Without the length of the source it is full.
         """
         rows, heads, tokens, width = own[0].shape
         room = np.zeros((len(own), rows, heads, rounded(tokens + 1), width), dtype=own[0].dtype)
         for at, one in enumerate(own):
             room[at, :, :, :tokens] = one
         pages, _, page, _ = cross[0].shape
-        if page == PAGE:
-            cross = [one.copy() for one in cross]
         share = Share(cls(room, cross, ledger), np.arange(rows), tokens, np.arange(pages), source or pages * page)
         share.past.hold((share,))
         return share

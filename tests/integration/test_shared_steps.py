@@ -209,7 +209,7 @@ def test_a_source_that_was_read_is_written_as_if_it_were_read_again(
 ) -> None:
     """Texts whose sources are kept are written as the model writes them, alone and in company; the limit holds.
 
-    Some are as long as a page, whose arrays would be written to if they were not copied.
+    Some are as long as a page, so that what is kept looks as the buffers of a company do, which are written to.
     """
     (model, engine), chance = exported[family], np.random.default_rng(seed)
     first = Play(model, engine, beams)
