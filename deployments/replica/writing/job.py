@@ -182,7 +182,7 @@ class WritingJob:
 
     def close(self) -> None:
         """Gives back what the work holds, its keys and values among it. Call it when no step is to follow."""
-        self.ask = None
+        self.ask, self._settled = None, None
         self._steps.close()
 
     def settled(self) -> str:

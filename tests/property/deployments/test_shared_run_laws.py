@@ -288,7 +288,7 @@ def test_equal_requests_at_once_take_the_engine_of_one(task: str) -> None:
 def test_a_run_outlives_who_began_it(task: str) -> None:
     """Where the first client hangs up, or its time is over, the run goes on for the one that follows."""
     alone, work, _ = played(task, [Asked(0.0, 0, 60.0, None, False)], shares=True)
-    for first in (Asked(0.0, 0, 60.0, 0.035, False), Asked(0.0, 0, 0.05 if task == "generate" else 60.0, 0.04, True)):
+    for first in (Asked(0.0, 0, 60.0, 0.1, False), Asked(0.0, 0, 0.06 if task == "generate" else 60.0, 0.1, True)):
         found, work_of_both, followed = played(task, [first, Asked(0.0, 0, 60.0, None, True)], shares=True)
         assert found[1].text == alone[0].text == found[1].streamed
         assert (work_of_both, followed) == (work, 1)
