@@ -30,6 +30,7 @@ from deployments.engines.base import (
 )
 from deployments.engines.onnx import open_session
 from deployments.engines.past_memory import PastLedger, PastNeed, bytes_of
+from deployments.engines.prefixes import ReadSource, Sources
 from deployments.engines.shared_past import (
     PLACES,
     POSITIONS,
@@ -105,6 +106,7 @@ class OnnxSeq2Seq:
 
     def __init__(self, encoder: onnxruntime.InferenceSession, graphs: DecoderGraphs) -> None:
         """Takes open sessions, as `open` makes them."""
+        self.prefixes = Sources()
         self._encoder = encoder
         self._wants_mask = ATTENTION_MASK in names_in(encoder)
         self._graphs = graphs
@@ -120,8 +122,8 @@ class OnnxSeq2Seq:
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of keys and values that its texts hold now."""
-        return self._runner.ledger.held_bytes
+        """The bytes of keys and values that its texts hold now, and of sources that were read."""
+        return self._runner.ledger.held_bytes + self.prefixes.held_bytes
 
     @property
     def shares_steps(self) -> bool:
@@ -162,18 +164,24 @@ class OnnxSeq2Seq:
         return cls(encoder, graphs)
 
     def encode(self, token_ids: TokenIds) -> Decoder:
-        """Runs the encoder on one text, token ids (tokens,) without padding, and gives its decoder. Blocking."""
+        """Runs the encoder on one text, token ids (tokens,) without padding, and gives its decoder. Blocking.
+
+        If an equal text was read before, and that is kept, nothing is run.
+        """
         self._runner.tidy()
+        read = self.prefixes.restore(token_ids)
+        text = dict(read.text) if read is not None else self._encoded(token_ids)
+        source = _Source(self._graphs, self.prefixes, token_ids, text, read)
+        if self.shares_steps:
+            return OnnxSharedDecoder(self._graphs, self._runner, source)
+        return OnnxDecoder(self._graphs, source, self._runner.ledger)
+
+    def _encoded(self, token_ids: TokenIds) -> Arrays:
         mask = np.ones((1, len(token_ids)), dtype=np.int64)
         feeds: Arrays = {INPUT_IDS: token_ids[np.newaxis]}
         if self._wants_mask:
             feeds[ATTENTION_MASK] = mask
-        text: Arrays = {ENCODER_STATES: self._encoder.run([STATES], feeds)[0], ENCODER_MASK: mask}
-        return (
-            OnnxSharedDecoder(self._graphs, self._runner, text)
-            if self.shares_steps
-            else OnnxDecoder(self._graphs, text, self._runner.ledger)
-        )
+        return {ENCODER_STATES: self._encoder.run([STATES], feeds)[0], ENCODER_MASK: mask}
 
     def step_together(self, decoders: Sequence[Decoder], pending: Sequence[Pending]) -> list[Logits]:
         """Runs one step of each decoder at once; gives the logits (rows, vocabulary) of each. Blocking.
@@ -184,28 +192,58 @@ class OnnxSeq2Seq:
 
     def twin(self, decoder: Decoder) -> Decoder:
         """Makes a decoder of a text of its own that is just as far as another. Raises ValueError as above."""
-        return OnnxSharedDecoder(self._graphs, self._runner, {}, twin(_share_of(decoder)))
+        return OnnxSharedDecoder(self._graphs, self._runner, None, twin(_share_of(decoder)))
+
+
+@dataclass(slots=True)
+class _Source:
+    """A source before its first step: the encoder's states (1, tokens, width) and mask (1, tokens).
+
+    What an equal one has `read` is its first step too; else the first step is kept for the next.
+    """
+
+    graphs: DecoderGraphs
+    sources: Sources
+    token_ids: TokenIds
+    text: Arrays
+    read: ReadSource | None
+
+    @property
+    def restored(self) -> int:
+        """The tokens that were not read anew."""
+        return 0 if self.read is None else len(self.token_ids)
+
+    def begin(self, tokens: TokenIds) -> tuple[Logits, Arrays]:
+        """Gives the first step's logits, and all keys and values, to which nobody writes. See `DecoderGraphs.begin`."""
+        if self.read is not None and tokens.tolist() == [self.read.start]:
+            return self.read.logits, dict(self.read.past)
+        logits, made = self.graphs.begin(tokens, self.text)
+        self.sources.keep(self.token_ids, ReadSource(self.text, int(tokens[0]), logits, dict(made)))
+        return logits, made
 
 
 class OnnxSharedDecoder:
     """One text under decoding whose steps may be shared with others'. Implements `Decoder`."""
 
-    def __init__(self, graphs: DecoderGraphs, runner: StepRunner, text: Arrays, share: Share | None = None) -> None:
-        """Takes the encoder's states (1, tokens, width) and the text's mask (1, tokens), or the share of a text."""
+    def __init__(
+        self, graphs: DecoderGraphs, runner: StepRunner, source: _Source | None, share: Share | None = None
+    ) -> None:
+        """Takes the source of a text, or the share of one."""
         self.share = share
+        self.restored = 0 if source is None else source.restored
         self._graphs = graphs
         self._runner = runner
-        self._text = text
+        self._source = source
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
         """Runs one step alone; gives logits (rows, vocabulary). Raises ValueError for several rows at first."""
-        if self.share is not None:
-            return self._runner.step((self.share,), ((tokens, origins),))[0]
+        if self.share is not None or self._source is None:
+            return self._runner.step((_share_of(self),), ((tokens, origins),))[0]
         graphs = self._graphs
-        logits, made = graphs.begin(tokens, self._text)
+        logits, made = self._source.begin(tokens)
         own, cross = [made[name] for name in graphs.own], [made[name] for name in graphs.cross]
         self.share = SharedPast.begun(own, cross, self._runner.ledger)
-        self._text = {}
+        self._source = None
         return logits
 
 
@@ -223,10 +261,12 @@ class OnnxDecoder:
     die. IO binding was measured to be no faster (within 2 % of a step).
     """
 
-    def __init__(self, graphs: DecoderGraphs, text: Arrays, ledger: PastLedger) -> None:
-        """Takes the encoder's states (1, tokens, width) and the text's mask (1, tokens), and the engine's ledger."""
+    def __init__(self, graphs: DecoderGraphs, source: _Source, ledger: PastLedger) -> None:
+        """Takes the source of a text, and the engine's ledger."""
+        self.restored = source.restored
         self._graphs = graphs
-        self._text = text
+        self._source: _Source | None = source
+        self._text: Arrays = {}
         self._own: Arrays = {}
         self._rows = 0
         ledger.add(self)
@@ -239,8 +279,8 @@ class OnnxDecoder:
 
     def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
         """Runs one step; gives logits (rows, vocabulary), float32. Raises ValueError for several rows at first."""
-        if self._rows == 0:
-            return self._first_step(tokens)
+        if self._source is not None:
+            return self._first_step(self._source, tokens)
         self._follow(origins)
         graphs = self._graphs
         outputs = [LOGITS, *map(present_of, graphs.own)]
@@ -249,13 +289,13 @@ class OnnxDecoder:
         self._own = dict(zip(graphs.own, own, strict=True))
         return last_logits(logits)
 
-    def _first_step(self, tokens: TokenIds) -> Logits:
-        """Runs the first step's graph, and keeps only the arrays that later steps take."""
+    def _first_step(self, source: _Source, tokens: TokenIds) -> Logits:
+        """Takes the first step, and keeps only the arrays that later steps take."""
         graphs = self._graphs
-        logits, kept = graphs.begin(tokens, self._text)
+        logits, kept = source.begin(tokens)
         self._own = {name: kept.pop(name) for name in graphs.own}
-        self._text = {name: array for name, array in (self._text | kept).items() if name in graphs.later_inputs}
-        self._rows = 1
+        self._text = {name: array for name, array in (source.text | kept).items() if name in graphs.later_inputs}
+        self._source, self._rows = None, 1
         return logits
 
     def _follow(self, origins: TokenIds) -> None:

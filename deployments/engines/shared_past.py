@@ -81,7 +81,8 @@ class SharedPast:
     ) -> Share:
         """The share of a text alone: its own keys and values (rows, heads, tokens, width), all of one shape.
 
-        `cross` is that of its source (pages, heads, page, width), kept as it is; without the length of that it is full.
+        `cross` is that of its source (pages, heads, page, width), kept as it is: texts that join get buffers of their
+        own, so others may read it too. Without the length of the source it is full.
         """
         rows, heads, tokens, width = own[0].shape
         room = np.zeros((len(own), rows, heads, rounded(tokens + 1), width), dtype=own[0].dtype)

@@ -56,7 +56,8 @@ class TimeSlicerTotals(Totals):
     `turns` counts time slices; a slice's size is the number of texts that shared the engine at its end. `late_steps`
     began after their text's deadline. `longest_overshoot_s` is the longest time that a step ended after it.
     `waits_for_memory` counts texts that had to wait since the keys and values of others left them no room, and
-    `refused_for_memory` those that would not have had room alone. `past` tells what memory keys and values take.
+    `refused_for_memory` those that would not have had room alone. `followed` counts texts that went along with the run
+    of an equal one. `past` tells what memory keys and values take.
     """
 
     turns: int = 0
@@ -65,6 +66,7 @@ class TimeSlicerTotals(Totals):
     longest_overshoot_s: float = 0.0
     waits_for_memory: int = 0
     refused_for_memory: int = 0
+    followed: int = 0
     past: Callable[[], Mapping[str, float]] = dict
 
     def figures(self) -> dict[str, float]:

@@ -158,7 +158,8 @@ class CatalogEntry(_Frozen):
     `niceness` is its operating system priority (19 yields most). If absent, classifiers have 0, realtime summarizers 5
     and other summarizers 19. With `autoscaling`, `replicas` is its minimum. `past_mb` is the most megabytes that a
     replica holds of keys and values of the texts that it writes; if absent, an eighth of the memory of its host. With
-    `prefixes`, what texts under way leave of it has prompts that were read, for those that begin alike.
+    `prefixes`, what texts under way leave of it has what was read, for prompts that begin alike and equal sources, and
+    equal texts under way are written once.
     """
 
     name: Slug

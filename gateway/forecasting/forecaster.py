@@ -328,9 +328,9 @@ class Forecaster:
 
         An answer that its deadline cut short would have taken longer, so it counts as at least the quantile. Otherwise
         a checkpoint that is always cut would seem as fast as its budgets are short. Texts that were their own summaries
-        say nothing of how long others take.
+        say nothing of how long others take, and nor do those that went along with an equal one.
         """
-        if any(one.finish_reason == "short" for one in answer.generation):
+        if answer.followed or any(one.finish_reason == "short" for one in answer.generation):
             return  # no engine ran for a part of it
         timings = answer.timings
         overhead_s = latency_s - timings.queueing_delay_s - timings.service_time_s
@@ -341,6 +341,8 @@ class Forecaster:
 
     def learn_service(self, forecast: Forecast, shape: RequestShape, answer: Answer) -> None:
         """Learns the service time of an answer alone. A lone run teaches how fast such are, and no others."""
+        if answer.followed:
+            return
         if forecast.lone:
             profiled_s = forecast.service_time_s / self._lone_slowdown.value
             self._lone_slowdown.learn(answer.timings.service_time_s, profiled_s)

@@ -93,7 +93,9 @@ class Generation(Struct, frozen=True, array_like=True):
     `steps` counts the engine's decoding steps (or batches of sentences read), `tokens` those of the summary. `beams`
     and `max_new_tokens` are what was planned. The text was read in `pieces`. `headroom_s` was left of the budget when
     the last step ended, negative if it ended too late. `lead` says that no usable text was written in time, and the
-    source's first sentence stands in. `restored` tokens of the prompt were not read anew: another began with them.
+    source's first sentence stands in. `restored` tokens of the prompt were not read anew: another began with them,
+    or was equal.
+    `followed` says that it went along with the run of an equal text, so that its time says nothing of others.
     """
 
     finish_reason: FinishReason
@@ -105,6 +107,7 @@ class Generation(Struct, frozen=True, array_like=True):
     headroom_s: float
     lead: bool = False
     restored: int = 0
+    followed: bool = False
 
 
 class InputReport(Struct, frozen=True, array_like=True):
@@ -139,6 +142,11 @@ class Answer(Struct, frozen=True, array_like=True, tag="answer"):
     input: InputReport
     timings: ReplicaTimings
     generation: tuple[Generation, ...] = ()
+
+    @property
+    def followed(self) -> bool:
+        """True if a text of it went along with the run of an equal one."""
+        return any(one.followed for one in self.generation)
 
 
 class FailureKind(StrEnum):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_causal import small_causal
 from small_seq2seq import articles, seq2seq_tokenizer, small_seq2seq
 
-from deployments.engines.base import Decoder, TokenIds
+from deployments.engines.base import Decoder, Logits, TokenIds
 from deployments.engines.onnx_causal import OnnxCausal
 from deployments.engines.onnx_seq2seq import OnnxSeq2Seq
 from deployments.engines.past_memory import CountsPasts, PastNeed
@@ -184,7 +184,7 @@ async def test_many_texts_leave_memory_flat(causal: OnnxCausal, tmp_path: Path) 
         assert all(isinstance(one, Answer) for one in answers)
         assert max(held) <= limit * 1_000_000 and figures["past_limit_bytes"] == limit * 1_000_000
         assert figures["past_bytes"] == figures["past_prefix_bytes"] and figures["past_reserved_bytes"] == 0
-        assert figures["restored_prompts"] > TEXTS / 2
+        assert figures["restored_prompts"] + figures["followed"] > TEXTS / 2
     finally:
         await replica.stop(60)
 
@@ -255,4 +255,34 @@ def _written(engine: OnnxCausal, ids: TokenIds) -> list[int]:
     for _ in range(12):
         token = int(decoder.step(np.asarray([token]), row)[0].argmax())
         found.append(token)
+    return found
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**16), limit=st.sampled_from([0, 60_000, 10**9]), wide=st.sampled_from([1, 3]))
+def test_what_was_made_of_a_source_is_as_if_it_were_made_again(
+    seq2seq: OnnxSeq2Seq, seed: int, limit: int, wide: int
+) -> None:
+    """Of equal sources all but the first run no encoder, and each step has the same logits; the limit holds."""
+    chance, tokenizer = np.random.default_rng(seed), seq2seq_tokenizer("bart")
+    texts = [np.asarray(tokenizer.encode(text).ids, dtype=np.int64)[: 9 + at] for at, text in enumerate(articles(3))]
+    anew = {at: _logits(seq2seq, ids, wide) for at, ids in enumerate(texts)}
+    before = seq2seq.prefixes.restored_tokens
+    seq2seq.prefixes.resize(limit)
+    try:
+        for at in chance.integers(0, len(texts), 12).tolist():
+            assert all(map(np.array_equal, _logits(seq2seq, texts[at], wide), anew[at]))
+            assert seq2seq.prefixes.held_bytes <= limit
+        assert (seq2seq.prefixes.restored_tokens > before) == (limit == 10**9) or limit == 60_000
+    finally:
+        seq2seq.prefixes.resize(0)
+    assert seq2seq.prefixes.held_bytes == 0
+
+
+def _logits(engine: OnnxSeq2Seq, ids: TokenIds, rows: int) -> list[Logits]:
+    """What comes of a source by a few steps, of so many rows from the second on."""
+    decoder = engine.encode(ids)
+    found = [decoder.step(np.asarray([2]), np.zeros(1, dtype=np.int64))]
+    for at in range(4):
+        found.append(decoder.step(np.arange(5, 5 + rows) + at, np.zeros(rows, dtype=np.int64)))
     return found

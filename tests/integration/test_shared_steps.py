@@ -195,3 +195,38 @@ def test_steps_that_cannot_be_shared_are_refused(exported: Exported, tmp_path: P
             sharing.step_together([decoder], [pending])
     with pytest.raises(ValueError, match="2 rows"):
         sharing.encode(ids).step(np.array([0, 0]), np.array([0, 0]))
+
+
+@pytest.mark.parametrize("family", SHARING_FAMILIES)
+@settings(max_examples=4, deadline=None)
+@given(
+    beams=st.lists(st.sampled_from([1, 2, 4]), min_size=3, max_size=3),
+    limit=st.sampled_from([0, 60_000, 10**9]),
+    seed=st.integers(0, 2**16),
+)
+def test_a_source_that_was_read_is_written_as_if_it_were_read_again(
+    exported: Exported, family: str, beams: list[int], limit: int, seed: int
+) -> None:
+    """Texts whose sources are kept are written as the model writes them, alone and in company; the limit holds.
+
+    Some are as long as a page, so that what is kept looks as the buffers of a company do, which are written to.
+    """
+    (model, engine), chance = exported[family], np.random.default_rng(seed)
+    first = Play(model, engine, beams)
+    first.texts = [ids[: int(chance.choice([4, 7, 8, 30]))] for ids in first.texts]
+    restored = engine.prefixes.restored_prompts
+    engine.prefixes.resize(limit)
+    try:
+        for _ in range(3):
+            play = Play(model, engine, [int(wide) for wide in chance.permutation(beams)])
+            play.texts = first.texts
+            while play.going_on:
+                chosen = chance.permutation(play.going_on)[: int(chance.integers(1, 4))]
+                play.step([int(one) for one in chosen])
+                assert engine.prefixes.held_bytes <= limit
+            for ids, rules, search in zip(play.texts, play.rules, play.searches, strict=True):
+                assert search.best() == meant(model, ids, rules)
+        assert limit < 10**9 or engine.prefixes.restored_prompts >= restored + 2 * len(set(map(bytes, first.texts)))
+    finally:
+        engine.prefixes.resize(0)
+    assert engine.prefixes.held_bytes == 0 and (limit or engine.prefixes.restored_prompts == restored)

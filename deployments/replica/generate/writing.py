@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from deployments.engines.base import CausalEngine, Seq2SeqEngine
+from deployments.engines.base import CausalEngine, Logits, Pending, Seq2SeqEngine
 from deployments.engines.past_memory import PastNeed
 from deployments.engines.prefixes import Restored
 from deployments.replica.generate.choosing import Choice, Chooser
 from deployments.replica.generate.prompts import Prompts
-from deployments.replica.writing.job import Ask, Given, Steps, TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.job import Ask, Settled, Steps, TextBudget, WritingJob, WritingResult, go_along
 from deployments.replica.writing.past_budget import PastBudget, past_budget
+from deployments.replica.writing.shared_runs import PARTED, Given, Likeness, Parted, Run, SharedRuns
 from deployments.replica.writing.time_slicing import Together
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.manifest import Precision
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
-from gateway.tasks.decoding import MOST_TOGETHER, DecodingPlan, Wanted, WritingTimes, plan
+from gateway.tasks.decoding import MOST_TOGETHER, DecodingPlan, DecodingTimes, Wanted, WritingTimes, plan
 from gateway.tasks.generate import CausalManifest, GenerateParameters, wanted_tokens
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 
@@ -79,6 +81,56 @@ class WrittenText:
         return self.text[:kept]
 
 
+class Draft:
+    """The search of one answer: takes the logits of each step, and chooses the next token. Implements `Search`."""
+
+    def __init__(self, chooser: Chooser, written: WrittenText, ends: Sequence[int], most: int) -> None:
+        """Takes what chooses tokens and what makes text of them, the tokens that end an answer, and the most tokens."""
+        self.written = written
+        self.tokens = 0
+        self.steps = 0
+        self._chooser = chooser
+        self._ends = ends
+        self._most = most
+        self._last = 0
+        self._ended = False
+
+    @property
+    def pending(self) -> Pending:
+        """The token that was chosen last. Raises RuntimeError once the answer has ended."""
+        if self.done:
+            raise RuntimeError("the answer has ended")
+        return np.asarray([self._last], dtype=np.int64), np.zeros(1, dtype=np.int64)
+
+    @property
+    def done(self) -> bool:
+        """True if the answer has ended, by itself or since it is as long as it may be."""
+        return self._ended or self.tokens == self._most
+
+    @property
+    def reason(self) -> FinishReason:
+        """Why the answer ends; the deadline if nothing else has ended it."""
+        return "stop" if self._ended else "length" if self.done else "deadline"
+
+    def feed(self, logits: Logits) -> None:
+        """Takes the logits (1, vocabulary) of a step."""
+        self.steps += 1
+        self._last = self._chooser.choose(logits[0])
+        self._ended = self._last in self._ends
+        if not self._ended:
+            self.tokens += 1
+            self.written.add(self._last)
+            self._ended = self.written.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A prompt's time, and which others it is like."""
+
+    budget: TextBudget
+    likeness: Likeness
+
+
 class Scribe:
     """Writes answers with one decoder-only checkpoint. Several jobs may be under way at once."""
 
@@ -91,6 +143,7 @@ class Scribe:
         self._engine = engine
         self._prompts = prompts
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
+        self._runs: SharedRuns[Draft] = SharedRuns()
         self._codes = manifest.control_codes
         self._code_ids = frozenset(manifest.control_codes.values())
 
@@ -117,10 +170,13 @@ class Scribe:
         times = self._times.for_text(kept, self._slowdown.value)
         budget.left_s = times.encode_s + wanted.expected_tokens * times.step_s(1)
         need = PastNeed(1, min(kept + wanted.max_new_tokens, self._window))
-        return WritingJob(budget, self._steps(prompt, parameters, budget), need)
+        order = _Order(budget, Likeness())
+        if parameters.seed is not None or not Choice.of(parameters, self._rules).sample:
+            order.likeness.key = tuple(prompt), parameters
+        return WritingJob(budget, self._steps(prompt, parameters, order), need, order.likeness)
 
-    def _steps(self, prompt: Sequence[int], parameters: GenerateParameters, budget: TextBudget) -> Steps:
-        total, most = len(prompt), self._window - 1
+    def _steps(self, prompt: Sequence[int], parameters: GenerateParameters, order: _Order) -> Steps:
+        total, most, budget = len(prompt), self._window - 1, order.budget
         kept = prompt[-parameters.truncate :] if parameters.truncate else prompt
         if len(kept) > most:
             return Failure(FailureKind.TOO_LONG, "over the checkpoint's window", len(kept), most)
@@ -131,13 +187,11 @@ class Scribe:
         wanted = wanted_tokens(parameters, self._rules, self._expected, len(kept), self._window)
         times = self._times.for_text(len(kept), self._slowdown.value)
         planned = plan(times, wanted, budget.remaining_s)
-        written = WrittenText(self._prompts.tokenizer, parameters.stop, kept)
-        if not budget.fits(times.encode_s):
-            budget.left_s = 0.0
-            return _result(written, 0, "deadline", planned, budget, InputReport(total, 0, True))
-        tokens, reason = yield from self._write(kept, parameters, wanted, budget, written)
+        run = yield from self._write(kept, parameters, wanted, order)
         budget.left_s = 0.0
-        return _result(written, tokens, reason, planned, budget, InputReport(total, len(kept), len(kept) < total))
+        if run is None:
+            return _result(None, planned, order, InputReport(total, 0, True))
+        return _result(run, planned, order, InputReport(total, len(kept), len(kept) < total))
 
     def _uncoded(self) -> Failure:
         """The refusal of a prompt whose first token, after any cut, is no control code."""
@@ -146,50 +200,61 @@ class Scribe:
         return Failure(FailureKind.REFUSED, f"a prompt must begin with one of its control codes: {shown}")
 
     def _write(
+        self, prompt: Sequence[int], parameters: GenerateParameters, wanted: Wanted, order: _Order
+    ) -> Generator[Settled | Ask | Parted | None, Given | None, Run[Draft] | None]:
+        """Writes until something ends the answer, or the next step would end too late; None if there is no time.
+
+        The prompt is read and the first token written at once, unless an equal prompt is under way, with which it goes
+        along. Further steps are asked for, so that they may be taken together with those of other texts.
+        """
+        budget = order.budget
+        while True:
+            times = self._times.for_text(len(prompt), self._slowdown.value)
+            if not budget.fits(times.encode_s):
+                return None
+            run = self._runs.joined(order.likeness, wanted)
+            if run is not None or not order.likeness.follows:
+                break
+            yield PARTED
+        if run is None:
+            run = self._runs.begun(order.likeness, wanted, self._begun(prompt, parameters, wanted, times, budget))
+
+        def left_s(going_on: bool) -> float:
+            return max(wanted.expected_tokens - run.search.tokens, 1.0) * run.step_s * going_on
+
+        def settled() -> str:
+            with run.is_still() as draft:
+                return draft.written.settled
+
+        yield from go_along(run, budget, budget.stop_at, left_s, settled)
+        return run
+
+    def _begun(
         self,
         prompt: Sequence[int],
         parameters: GenerateParameters,
         wanted: Wanted,
+        times: DecodingTimes,
         budget: TextBudget,
-        written: WrittenText,
-    ) -> Generator[Ask | None, Given | None, tuple[int, FinishReason]]:
-        """Writes until something ends the answer, or the next step would end too late; gives its tokens, and what did.
-
-        The prompt is read and the first token written at once. Further steps are asked for, so that they may be taken
-        together with those of other texts.
-        """
-        slowdown = self._slowdown.value
-        times = self._times.for_text(len(prompt), slowdown)
+    ) -> Run[Draft]:
+        """Reads a prompt and writes its first token."""
         chooser = Chooser(Choice.of(parameters, self._rules), prompt, np.random.default_rng(parameters.seed))
+        written = WrittenText(self._prompts.tokenizer, parameters.stop, prompt)
+        draft = Draft(chooser, written, self._rules.eos_token_ids, wanted.max_new_tokens)
         began = budget.clock()
         decoder = self._engine.encode(np.asarray(prompt[:-1], dtype=np.int64))
-        logits = decoder.step(np.asarray(prompt[-1:], dtype=np.int64), np.zeros(1, dtype=np.int64))[0]
+        logits = decoder.step(np.asarray(prompt[-1:], dtype=np.int64), np.zeros(1, dtype=np.int64))
         written.restored = decoder.restored if isinstance(decoder, Restored) else 0
         if not written.restored:  # else it says nothing of how fast others are read
-            self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
-        step_s, tokens = times.step_s(1), 0
-        while True:
-            token = chooser.choose(logits)
-            ended = token in self._rules.eos_token_ids
-            if not ended:
-                tokens += 1
-                written.add(token)
-            if ended or written.stopped or tokens == wanted.max_new_tokens:
-                budget.left_s = 0.0
-                if budget.steps == 0:
-                    yield None  # the first step is over, which its caller counts
-                return tokens, "stop" if ended or written.stopped else "length"
-            budget.left_s = max(wanted.expected_tokens - tokens, 1.0) * step_s
-            pending = np.asarray([token], dtype=np.int64), np.zeros(1, dtype=np.int64)
-            given = yield Ask(decoder, pending, step_s, budget.stop_at, lambda: written.settled)
-            if given is None:
-                return tokens, "deadline"
-            logits = given.logits[0]
-            at = len(prompt) + tokens
-            profiled_s = self._times.steps.median_s(given.texts, at)
-            self._slowdown.learn(given.took_s, profiled_s)
-            alone_s = given.took_s * self._times.steps.median_s(1, at) / profiled_s
-            step_s += 0.5 * (alone_s - step_s)
+            self._slowdown.learn(budget.clock() - began, times.encode_s / self._slowdown.value)
+        draft.feed(logits)
+        return Run(decoder, draft, times.step_s(1), lambda given: self._alone_s(len(prompt) + draft.steps - 1, given))
+
+    def _alone_s(self, before: int, given: Given) -> float:
+        """What a step after so many tokens, perhaps with others, would have taken alone. Learns the slowdown."""
+        profiled_s = self._times.steps.median_s(given.runs, before)
+        self._slowdown.learn(given.took_s, profiled_s)
+        return given.took_s * self._times.steps.median_s(1, before) / profiled_s
 
 
 def write_on(engine: Seq2SeqEngine, prompt: Sequence[int], ends: Sequence[int], most: int) -> tuple[int, ...]:
@@ -205,23 +270,24 @@ def write_on(engine: Seq2SeqEngine, prompt: Sequence[int], ends: Sequence[int], 
     return tuple(written)
 
 
-def _result(
-    written: WrittenText,
-    tokens: int,
-    reason: FinishReason,
-    planned: DecodingPlan,
-    budget: TextBudget,
-    read: InputReport,
-) -> WritingResult:
+def _result(run: Run[Draft] | None, planned: DecodingPlan, order: _Order, read: InputReport) -> WritingResult:
+    """What a run has written for a text, if it had time for one."""
+    text, tokens, restored, budget = "", 0, 0, order.budget
+    reason: FinishReason = "deadline"
+    if run is not None:
+        with run.is_still() as draft:
+            text, tokens, restored = draft.written.text, draft.tokens, draft.written.restored
+            reason = draft.reason
     generation = Generation(
         finish_reason=reason,
         steps=budget.steps,
         tokens=tokens,
         beams=1,
-        max_new_tokens=planned.max_new_tokens,
+        max_new_tokens=max(planned.max_new_tokens, tokens),
         pieces=1,
         headroom_s=budget.headroom_s,
-        lead=reason == "deadline" and not written.text,
-        restored=written.restored,
+        lead=reason == "deadline" and not text,
+        restored=restored,
+        followed=order.likeness.joined,
     )
-    return WritingResult(written.text, generation, read)
+    return WritingResult(text, generation, read)

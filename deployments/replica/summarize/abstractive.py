@@ -29,7 +29,6 @@ from deployments.replica.writing.beam_search import BeamSearch, SearchRules, sea
 from deployments.replica.writing.job import (
     SHORT_CHARACTERS,
     Ask,
-    Given,
     Settled,
     Steps,
     TextBudget,
@@ -37,11 +36,13 @@ from deployments.replica.writing.job import (
     WritingResult,
     as_it_is,
     finished_text,
+    go_along,
     settled_text,
     too_short,
     usable,
 )
 from deployments.replica.writing.past_budget import PastBudget, past_budget
+from deployments.replica.writing.shared_runs import PARTED, Given, Likeness, Parted, Run, SharedRuns
 from deployments.replica.writing.time_slicing import Together
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
@@ -51,6 +52,7 @@ from gateway.tasks.decoding import (
     HEADROOM,
     MOST_TOGETHER,
     DecodingPlan,
+    DecodingTimes,
     Wanted,
     WritingTimes,
     leanest,
@@ -73,7 +75,10 @@ _FIRST_CASING_S = 2e-6  # seconds for each character of the source, until measur
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """One text to summarise: how, the instant by which the last step must end, and what restores its casing if any."""
+    """One text to summarise: how, the instant by which the last step must end, and what restores its casing if any.
+
+    Texts of one `likeness` may share runs.
+    """
 
     text: str
     parameters: SummarizeParameters
@@ -81,6 +86,7 @@ class _Order:
     budget: TextBudget
     stop_at: float
     casing: GrowingSummary | None
+    likeness: Likeness
 
     @property
     def remaining_s(self) -> float:
@@ -89,12 +95,16 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The summary of one piece: its text, why it ended, the plan it followed, and its number of tokens."""
+    """The summary of one piece: its text, why it ended, the plan it followed, and its number of tokens.
+
+    `restored` tokens of the piece were not read anew.
+    """
 
     text: str
     reason: FinishReason
     plan: DecodingPlan
     tokens: int
+    restored: int = 0
 
     @property
     def out_of_time(self) -> bool:
@@ -149,6 +159,7 @@ class AbstractiveSummarizer:
         self._windowing = Windowing(tokens, self._rules.prefix, manifest.max_tokens)
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
         self._casing_s = _FIRST_CASING_S
+        self._runs: SharedRuns[BeamSearch] = SharedRuns()
 
     def together(self) -> Together | None:
         """How texts step together: what a step of several takes is that of sources of half the window."""
@@ -172,11 +183,14 @@ class AbstractiveSummarizer:
         wanted = wanted_of(parameters, self._rules, self._expected)
         casing_s = self._casing_s * min(len(text), CASED_CHARACTERS) if self._rules.lower_cased else 0.0
         casing = GrowingSummary(text[:CASED_CHARACTERS]) if self._rules.lower_cased else None
-        order = _Order(text, parameters, wanted, budget, budget.stop_at - casing_s, casing)
+        order = _Order(text, parameters, wanted, budget, budget.stop_at - casing_s, casing, Likeness())
         tokens = self._windowing.expected(len(text))
         pieces = math.ceil(tokens / self._windowing.window) if parameters.truncation == "chunk" else 1
-        budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(tokens, order)
-        return WritingJob(budget, self._steps(order), self._need(wanted))
+        times = self._times.for_text(min(tokens, self._windowing.window), self._slowdown.value)
+        planned = plan(times, wanted, order.remaining_s)
+        budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(times, order, planned)
+        order.likeness.key = text, parameters, planned.beams, planned.max_new_tokens
+        return WritingJob(budget, self._steps(order), self._need(wanted), order.likeness)
 
     def _steps(self, order: _Order) -> Steps:
         windowing, truncation = self._windowing, order.parameters.truncation
@@ -230,7 +244,7 @@ class AbstractiveSummarizer:
 
     def _round(
         self, pieces: Sequence[Piece], order: _Order, parts: list[_Written]
-    ) -> Generator[Settled | Ask | None, Given | None, int]:
+    ) -> Generator[Settled | Ask | Parted | None, Given | None, int]:
         """Summarises the pieces in order into `parts` while time lasts; returns how many tokens were read.
 
         Each piece gets an equal share of the remaining time, with one share kept for the last round. A piece always
@@ -253,61 +267,73 @@ class AbstractiveSummarizer:
 
     def _write(
         self, token_ids: list[int], order: _Order, until: float, rest_s: float = 0.0, *, growing: _Growing | None = None
-    ) -> Generator[Settled | Ask | None, Given | None, _Written]:
+    ) -> Generator[Settled | Ask | Parted | None, Given | None, _Written]:
         """Writes until the search is done or the next step would end after `until`. `rest_s` is the work after it.
 
-        The text is read and the first token written at once. Further steps are asked for, so that they may be taken
-        together with those of other texts. What is written last is the summary, which may be read while it is
-        `growing`.
+        The text is read and the first token written at once, unless an equal text is under way, with which it goes
+        along. Further steps are asked for, so that they may be taken together with those of other texts. What is
+        written last is the summary, which may be read while it is `growing`.
         """
-        budget, slowdown = order.budget, self._slowdown.value
-        times = self._times.for_text(len(token_ids), slowdown)
-        planned = plan(times, order.wanted, until - budget.clock())
-        if budget.clock() + times.encode_s > until:
-            return _Written("", "deadline", planned, 0)
-        search = BeamSearch(self._search_rules(order.parameters, planned))
-        settled = partial(self._settled, search, growing) if growing is not None else None
-        began = budget.clock()
+        budget, wanted = order.budget, order.wanted
+        while True:
+            times = self._times.for_text(len(token_ids), self._slowdown.value)
+            planned = plan(times, wanted, until - budget.clock())
+            if budget.clock() + times.encode_s > until:
+                return _Written("", "deadline", planned, 0)
+            rules = self._search_rules(order.parameters, planned)
+            what = tuple(token_ids), rules
+            run = self._runs.joined(order.likeness, what)
+            if run is not None or not order.likeness.follows:
+                break
+            yield PARTED
+        if run is None:
+            run = self._runs.begun(order.likeness, what, self._begun(token_ids, rules, times, budget))
+        settled = partial(self._settled, run, growing) if growing is not None else None
+
+        def left_s(going_on: bool) -> float:
+            return rest_s + max(wanted.expected_tokens - run.search.steps, 1.0) * run.step_s * going_on
+
+        asked = yield from go_along(run, budget, until, left_s, settled)
+        if asked and rest_s:  # reading on is a step of its own
+            yield settled
+        return self._ended(run, planned, order)
+
+    def _begun(
+        self, token_ids: list[int], rules: SearchRules, times: DecodingTimes, budget: TextBudget
+    ) -> Run[BeamSearch]:
+        """Reads a text and writes its first token."""
+        search, began = BeamSearch(rules), budget.clock()
         decoder = self._engine.encode(np.asarray(token_ids, dtype=np.int64))
         search.feed(decoder.step(*search.pending))
-        self._slowdown.learn(budget.clock() - began, times.encode_s / slowdown)
-        step_s = times.step_s(planned.beams)
-        going_on, counted = True, False
-        while going_on:
-            going_on = not search.done and budget.clock() + step_s <= until
-            budget.left_s = rest_s + max(order.wanted.expected_tokens - search.steps, 1.0) * step_s * going_on
-            if not going_on:
-                break
-            given = yield Ask(decoder, search.pending, step_s, until, settled)
-            counted = True
-            if given is None:
-                break
-            search.feed(given.logits)
-            step_s += 0.5 * (self._alone_s(given, planned.beams, len(token_ids)) - step_s)
-        budget.left_s = rest_s
-        if rest_s or not counted:  # reading on is a step of its own; and its caller counts a first step that is over
-            yield settled
-        return self._ended(search, planned, order)
+        took_s = budget.clock() - began
+        alone_s = partial(self._alone_s, rules.beams, len(token_ids))
+        run = Run(decoder, search, times.step_s(rules.beams), alone_s)
+        if not run.restored:  # else it says nothing of how fast others are read
+            self._slowdown.learn(took_s, times.encode_s / self._slowdown.value)
+        return run
 
-    def _alone_s(self, given: Given, beams: int, tokens: int) -> float:
+    def _alone_s(self, beams: int, tokens: int, given: Given) -> float:
         """What a step that was taken, perhaps with others, would have taken alone. Learns the slowdown from it."""
-        profiled_s = self._times.shared_step_s(given.texts, given.rows, tokens)
+        profiled_s = self._times.shared_step_s(given.runs, given.rows, tokens)
         self._slowdown.learn(given.took_s, profiled_s)
         return given.took_s * self._times.shared_step_s(1, beams, tokens) / profiled_s
 
-    def _ended(self, search: BeamSearch, planned: DecodingPlan, order: _Order) -> _Written:
+    def _ended(self, run: Run[BeamSearch], planned: DecodingPlan, order: _Order) -> _Written:
         """What a search has written, and why it ended."""
+        with run.is_still() as search:
+            ended, done, best = search.ended, search.done, search.best()
         reason: FinishReason = "deadline"
-        if search.ended:  # a complete summary, even if a longer search could find a better one
+        if ended:  # a complete summary, even if a longer search could find a better one
             reason = "stop"
-        elif search.done and planned.max_new_tokens == order.wanted.max_new_tokens:
+        elif done and planned.max_new_tokens == order.wanted.max_new_tokens:
             reason = "length"
-        best = search.best()
-        return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best))
+        return _Written(finished_text(self._tokens.decode(best), reason), reason, planned, len(best), run.restored)
 
-    def _settled(self, search: BeamSearch, growing: _Growing) -> str:
+    def _settled(self, run: Run[BeamSearch], growing: _Growing) -> str:
         """How the summary of a search begins, whatever its later steps find."""
-        return growing.settled(settled_text(self._tokens.decode(search.settled())))
+        with run.is_still() as search:
+            settled = search.settled()
+        return growing.settled(settled_text(self._tokens.decode(settled)))
 
     def _result(self, written: _Written, order: _Order, pieces: int, read: InputReport) -> WritingResult:
         planned, budget = written.plan, order.budget
@@ -319,6 +345,8 @@ class AbstractiveSummarizer:
             max_new_tokens=planned.max_new_tokens,
             pieces=pieces,
             headroom_s=budget.headroom_s,
+            restored=written.restored if pieces == 1 else 0,
+            followed=order.likeness.joined,
         )
         return WritingResult(self._cased(written.text, order), generation, read)
 
@@ -330,11 +358,9 @@ class AbstractiveSummarizer:
         self._casing_s += SLOWDOWN_WEIGHT * ((order.budget.clock() - began) / max(len(source), 1) - self._casing_s)
         return text
 
-    def _expected_s(self, tokens: int, order: _Order) -> float:
+    def _expected_s(self, times: DecodingTimes, order: _Order, planned: DecodingPlan) -> float:
         """The median seconds to read one text and write its summary, with the beams that the budget allows."""
-        times = self._times.for_text(min(tokens, self._windowing.window), self._slowdown.value)
-        beams = plan(times, order.wanted, order.remaining_s).beams
-        return times.encode_s + order.wanted.expected_tokens * times.step_s(beams)
+        return times.encode_s + order.wanted.expected_tokens * times.step_s(planned.beams)
 
     def _rest_s(self, pieces: int, wanted: Wanted) -> float:
         """The median seconds for this many pieces and the last round, with the narrowest search."""

@@ -19,12 +19,13 @@ from deployments.engines.past_memory import PastNeed
 from deployments.replica.sentences import each_sentence
 from deployments.replica.tokens import TextTokens
 from deployments.replica.writing.beam_search import BeamSearch, SearchRules, search_rules
-from deployments.replica.writing.job import Settled, Steps, TextBudget, WritingJob, WritingResult
+from deployments.replica.writing.job import Ask, Settled, Steps, TextBudget, WritingJob, WritingResult, go_along
 from deployments.replica.writing.past_budget import PastBudget, past_budget
+from deployments.replica.writing.shared_runs import PARTED, Given, Likeness, Parted, Run, SharedRuns
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, FinishReason, Generation, InputReport
-from gateway.tasks.decoding import DecodingPlan, WritingTimes, leanest, plan
+from gateway.tasks.decoding import DecodingPlan, DecodingTimes, WritingTimes, leanest, plan
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, Slowdown
 from gateway.tasks.translate import SENTENCE_TOKENS, Direction, TranslateParameters, TranslatorManifest, wanted_of
 
@@ -63,7 +64,8 @@ class _Under:
     """A text under translation: what was asked, and what was read and written of it so far.
 
     `read` and `kept` are token ids of the text, without those that every piece has. What is copied has none. `parts`
-    are the translation so far, and `rounds` the times that others could run between pieces that were copied.
+    are the translation so far, and `rounds` the times that others could run between pieces that were copied. Texts of
+    one `likeness` may share runs.
     """
 
     parameters: TranslateParameters
@@ -71,12 +73,14 @@ class _Under:
     budget: TextBudget
     characters: int
     unread: Iterator[Piece]
+    likeness: Likeness
     parts: list[str] = field(default_factory=list)
     rounds: int = 0
     read_characters: int = 0
     read: int = 0
     kept: int = 0
     pieces: int = 0
+    restored: int = 0
     tokens: int = 0
     beams: list[int] = field(default_factory=list)
     reasons: set[FinishReason] = field(default_factory=set)
@@ -123,6 +127,7 @@ class Translator:
         self._written_share = manifest.output_tokens / manifest.input_tokens
         self._slowdown = Slowdown(SLOWDOWN_WEIGHT)
         self._per_character = _FIRST_TOKENS_PER_CHARACTER
+        self._runs: SharedRuns[BeamSearch] = SharedRuns()
         self._direction = lru_cache(maxsize=REMEMBERED)(self._first_direction)
 
     def memory(self, entry: CatalogEntry) -> PastBudget | None:
@@ -141,9 +146,11 @@ class Translator:
             return WritingJob(budget, _refused())
         text = text.strip()
         pieces = self._pieces(text, direction) if parameters.truncation == "chunk" else iter([Piece("", text)])
-        under = _Under(parameters, direction, budget, len(text), pieces)
+        under = _Under(parameters, direction, budget, len(text), pieces, Likeness())
         budget.left_s = self._rest_s(under)
-        return WritingJob(budget, self._steps(under), self._need(parameters))
+        tokens = math.ceil(min(max(len(text), 1) * self._per_character, SENTENCE_TOKENS))
+        under.likeness.key = text, parameters, self._plan(tokens, under).beams
+        return WritingJob(budget, self._steps(under), self._need(parameters), under.likeness)
 
     def _first_direction(self, source: str | None, target: str | None) -> Direction | None:
         return next(iter(self._manifest.directions(source, target)), None)
@@ -190,40 +197,63 @@ class Translator:
         """True if a piece that was cut was cut by the checkpoint's own limit alone, so that the next may follow."""
         return "deadline" not in under.reasons and (under.most_tokens is None or under.most_tokens > 0)
 
-    def _translate(self, piece: Piece, ids: list[int], under: _Under) -> Generator[Settled | None, None, None]:
-        """Translates one piece, until its search is done or the next step would end too late."""
-        budget, times = under.budget, self._times.for_text(len(ids), self._slowdown.value)
-        planned = self._plan(len(ids), under)
-        if not budget.fits(times.encode_s):
-            under.reasons.add("deadline")
-            return
-        search = BeamSearch(self._search_rules(under, planned))
-        settled = partial(self._settled, search, piece, under, len(under.parts))
-        step_s = times.step_s(planned.beams)
-        decoder, going_on = None, True
-        under.pieces += 1
-        under.beams.append(planned.beams)
-        while going_on:
-            began = budget.clock()
-            decoder = decoder or self._engine.encode(np.asarray(ids, dtype=np.int64))
-            search.feed(decoder.step(*search.pending))
-            took_s = budget.clock() - began
-            if search.steps == 1:
-                self._slowdown.learn(took_s, times.encode_s / self._slowdown.value)
-            else:
-                self._slowdown.learn(took_s, times.step_s(planned.beams) / self._slowdown.value)
-                step_s += 0.5 * (took_s - step_s)
-            going_on = not search.done and budget.fits(step_s)
-            piece_s = max(planned.expected_tokens - search.steps, 1.0) * step_s * going_on
-            budget.left_s = (piece_s + self._rest_s(under)) * (going_on or search.done)
-            yield settled
-            going_on = going_on and budget.fits(step_s)  # other texts may have run meanwhile
-        self._written(search, piece, under)
+    def _translate(
+        self, piece: Piece, ids: list[int], under: _Under
+    ) -> Generator[Settled | Ask | Parted | None, Given | None, None]:
+        """Translates one piece, until its search is done or the next step would end too late.
 
-    def _written(self, search: BeamSearch, piece: Piece, under: _Under) -> None:
+        Where an equal text has the piece under work, it goes along with that.
+        """
+        budget = under.budget
+        while True:
+            times = self._times.for_text(len(ids), self._slowdown.value)
+            planned = self._plan(len(ids), under)
+            if not budget.fits(times.encode_s):
+                under.reasons.add("deadline")
+                return
+            rules = self._search_rules(under, planned)
+            what = tuple(ids), rules
+            run = self._runs.joined(under.likeness, what)
+            if run is not None or not under.likeness.follows:
+                break
+            yield PARTED
+        if run is None:
+            run = self._runs.begun(under.likeness, what, self._begun(ids, rules, times, budget))
+        under.pieces += 1
+        under.restored += run.restored
+        under.beams.append(planned.beams)
+        settled = partial(self._settled, run, piece, under, len(under.parts))
+
+        def left_s(going_on: bool) -> float:
+            piece_s = max(planned.expected_tokens - run.search.steps, 1.0) * run.step_s * going_on
+            return (piece_s + self._rest_s(under)) * (going_on or run.done)
+
+        asked = yield from go_along(run, budget, budget.stop_at, left_s, settled)
+        if asked and run.done:  # reading on is a step of its own
+            yield settled
+        self._written(run, piece, under)
+
+    def _begun(self, ids: list[int], rules: SearchRules, times: DecodingTimes, budget: TextBudget) -> Run[BeamSearch]:
+        """Reads a piece and writes its first token."""
+        search, began = BeamSearch(rules), budget.clock()
+        decoder = self._engine.encode(np.asarray(ids, dtype=np.int64))
+        search.feed(decoder.step(*search.pending))
+        took_s = budget.clock() - began
+        run = Run(decoder, search, times.step_s(rules.beams), partial(self._alone_s, rules.beams, len(ids)))
+        if not run.restored:  # else it says nothing of how fast others are read
+            self._slowdown.learn(took_s, times.encode_s / self._slowdown.value)
+        return run
+
+    def _alone_s(self, beams: int, tokens: int, given: Given) -> float:
+        """What a step has taken. Learns the slowdown from it."""
+        self._slowdown.learn(given.took_s, self._times.steps.median_s(beams, tokens))
+        return given.took_s
+
+    def _written(self, run: Run[BeamSearch], piece: Piece, under: _Under) -> None:
         """Takes what was written of a piece: all of it, or its whole words if it was cut."""
-        reason: FinishReason = "stop" if search.ended else "length" if search.done else "deadline"
-        best = search.best()
+        with run.is_still() as search:
+            reason: FinishReason = "stop" if search.ended else "length" if search.done else "deadline"
+            best = search.best()
         text = self._tokens.decode(best).strip()
         if reason != "stop":
             text = whole_words(text, under.direction)
@@ -231,11 +261,13 @@ class Translator:
         under.tokens += len(best)
         under.reasons.add(reason)
 
-    def _settled(self, search: BeamSearch, piece: Piece, under: _Under, parts_before: int) -> str:
+    def _settled(self, run: Run[BeamSearch], piece: Piece, under: _Under, parts_before: int) -> str:
         """How the translation begins, whatever later steps find."""
         if len(under.parts) != parts_before:
             return under.text
-        text = self._tokens.decode(search.settled()).rstrip("\ufffd").strip()
+        with run.is_still() as search:
+            settled = search.settled()
+        text = self._tokens.decode(settled).rstrip("\ufffd").strip()
         return under.text + under.with_space(piece.before, whole_words(text, under.direction))
 
     def _plan(self, tokens: int, under: _Under) -> DecodingPlan:
@@ -315,6 +347,8 @@ class Translator:
             pieces=max(under.pieces, 1),
             headroom_s=under.budget.headroom_s,
             lead=reason == "deadline" and not under.parts,
+            restored=under.restored,
+            followed=under.likeness.joined,
         )
         total, whole = self._counted(under)
         return WritingResult(under.text, generation, InputReport(total, under.kept, not whole or under.kept < total))

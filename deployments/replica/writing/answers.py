@@ -68,7 +68,14 @@ class WritingReplica(ABC, Generic[ParametersT]):
         self._output = output
         log = step_log_for(entry.name)
         self.time_slicer = TimeSlicer(
-            entry.slots, clock, max_queued_inputs, log, niceness=entry.niceness or 0, together=together, memory=memory
+            entry.slots,
+            clock,
+            max_queued_inputs,
+            log,
+            niceness=entry.niceness or 0,
+            together=together,
+            memory=memory,
+            shares_runs=entry.prefixes,
         )
 
     @abstractmethod

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from unicodedata import category
 
-from deployments.engines.base import Decoder, Logits, Pending
 from deployments.engines.past_memory import PastNeed
 from deployments.replica.sentences import MAX_CHARACTERS, split_sentences, whole_sentences
+from deployments.replica.writing.shared_runs import Given, Likeness, Parted, Run
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FinishReason, Generation, InputReport
 
@@ -81,54 +81,66 @@ Settled: TypeAlias = Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a text asks of the engine for its next step: one token more for each row of its decoder.
+    """What a text asks of the engine: the next step of its run, which must end by the instant `until`.
 
-    Alone that should take `step_s`, and it must end by the instant `until`. Texts that ask may step together. `settled`
-    is of the text so far; None while nothing is certain.
+    Runs that are asked for may step together. `settled` is of the text so far; None while nothing is certain.
     """
 
-    decoder: Decoder
-    pending: Pending
-    step_s: float
+    run: Run[Any]
     until: float
     settled: Settled | None
 
-    @property
-    def rows(self) -> int:
-        """The rows of the step."""
-        return len(self.pending[0])
 
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a text that asked is given: its logits (rows, vocabulary), and who stepped together, in what time.
-
-    `texts` and `rows` are those of all.
-    """
-
-    logits: Logits
-    texts: int
-    rows: int
-    took_s: float
-
-
-Steps: TypeAlias = Generator[Settled | Ask | None, Given | None, WritingResult | Failure]
+Steps: TypeAlias = Generator[Settled | Ask | Parted | None, Given | None, WritingResult | Failure]
 """The work on one text: yields after each step, starts a step only if it fits the budget, and returns the outcome.
 
 A text that runs its steps itself yields what says how it begins, or None while nothing is certain. What was once said
 is a beginning of all that is said later, and of the outcome's text. A text that leaves a step to
-its caller yields an `Ask`, and is sent what it asked for, or None if there is no time for it."""
+its caller yields an `Ask`, and is sent how it was taken, or None if there is no time for it, or no need, since the run
+is done. One that follows others and can no longer do so yields `Parted`, and goes on once it may have memory."""
+
+
+def go_along(
+    run: Run[Any], budget: TextBudget, until: float, left_s: Callable[[bool], float], settled: Settled | None
+) -> Generator[Settled | Ask | None, Given | None, bool]:
+    """Goes along with a run until it is done, or its next step would end too late; gives True if it asked for a step.
+
+    `left_s` is the median of what is left, if the run goes on or not. Steps that were taken for an equal text count as
+    if they had been taken for this one.
+    """
+    budget.steps += run.search.steps - 1  # the caller counts the first
+    asked = False
+    while True:
+        going_on = not run.done and budget.clock() + run.step_s <= until
+        budget.left_s = left_s(going_on)
+        if not going_on:
+            break
+        seen = run.search.steps
+        given = yield Ask(run, until, settled)
+        asked = True
+        budget.steps += run.search.steps - seen - (given is not None)
+        if given is None:
+            budget.left_s = left_s(False)
+            break
+    if not asked:  # else the caller would not count the first
+        yield settled
+    return asked
 
 
 class WritingJob:
     """One text that is being written: call `step` until it returns True; then `outcome` holds the result.
 
     Any thread may call it, one at a time. `need` is the most that its keys and values may have; None if it has none.
+    Texts of equal `likeness` may go along with one run. It has `parted` if it was to follow one, and could not.
     """
 
-    def __init__(self, budget: TextBudget, steps: Steps, need: PastNeed | None = None) -> None:
+    def __init__(
+        self, budget: TextBudget, steps: Steps, need: PastNeed | None = None, likeness: Likeness | None = None
+    ) -> None:
         self.budget = budget
         self.need = need
+        self.likeness = likeness or Likeness()
+        self.parted = False
         self.outcome: WritingResult | Failure | None = None
         self._steps = steps
         self.ask: Ask | None = None
@@ -139,22 +151,20 @@ class WritingJob:
         ask = self.ask
         if ask is None:
             over = self._sent(None)
-            if not over:
+            if not over and not self.parted:
                 self.budget.stepped()
             return over
-        if not self.in_time():
+        if ask.run.done or not self.in_time():
             return self._sent(None)
-        began = self.budget.clock()
-        logits = ask.decoder.step(*ask.pending)
-        return self.take(Given(logits, 1, ask.rows, self.budget.clock() - began))
+        return self.take(ask.run.step(self.budget.clock))
 
     def in_time(self, pace: float = 1.0) -> bool:
         """False if what the text asks for would come too late, where a step takes `pace` times as long as alone."""
         ask = self.ask
-        return ask is None or self.budget.clock() + pace * ask.step_s <= ask.until
+        return ask is None or self.budget.clock() + pace * ask.run.step_s <= ask.until
 
     def take(self, given: Given) -> bool:
-        """Takes what the text has asked for; True if the outcome is there."""
+        """Goes on after a step of its run; True if the outcome is there."""
         self.budget.stepped()
         return self._sent(given)
 
@@ -165,12 +175,14 @@ class WritingJob:
             self.ask, self.outcome = None, end.value
             return True
         self.ask = came if isinstance(came, Ask) else None
-        self._settled = came.settled if isinstance(came, Ask) else came
+        self.parted = isinstance(came, Parted)
+        if not isinstance(came, Parted):
+            self._settled = came.settled if isinstance(came, Ask) else came
         return False
 
     def close(self) -> None:
         """Gives back what the work holds, its keys and values among it. Call it when no step is to follow."""
-        self.ask = None
+        self.ask, self._settled = None, None
         self._steps.close()
 
     def settled(self) -> str:

@@ -87,7 +87,7 @@ def past_budget(
 
     That share is enough for the largest text of the checkpoint in any case. If what the entry says is not, the log
     tells. None for an engine that does not count. Only an `exact` engine keeps prompts: of others the numbers of a
-    prompt's beginning depend on what followed it.
+    prompt's beginning depend on what followed it. Whole sources, which are always read alone, are exact in any engine.
     """
     if not isinstance(engine, CountsPasts):
         return None

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from deployments.engines.base import Decoder, Logits, Pending, guarded, yield_to_others
 from deployments.replica.totals import TimeSlicerTotals
-from deployments.replica.writing.job import Given, WritingJob, WritingResult, usable
+from deployments.replica.writing.job import WritingJob, WritingResult, usable
 from deployments.replica.writing.past_budget import PastBudget
+from deployments.replica.writing.shared_runs import Given, Run
 from deployments.replica.writing.step_log import NO_LOG, Step, StepLog
 from gateway.model.deadline import Clock
 from gateway.model.messages import Failure, FailureKind, LoadReport
@@ -107,6 +109,14 @@ def paces_of(rows: Sequence[int], step_s: StepTime) -> list[float]:
     return [together_s / step_s(1, one) for one in rows]
 
 
+def _one_a_run(texts: Sequence[_Text], now: float) -> list[_Text]:
+    """Of texts that share a run the one with the least time to wait, of those that may be in time if there are such."""
+    found: dict[Hashable, _Text] = {}
+    for text in sorted(texts, key=lambda one: (one.late(now), one.slack_s(now), one.sequence)):
+        found.setdefault(text.sequence if text.likeness is None else text.likeness, text)
+    return list(found.values())
+
+
 def _attained(text: Sharing) -> tuple[float, int]:
     return text.attained_s, text.sequence
 
@@ -134,7 +144,8 @@ class Together:
 class FinishedJob:
     """How a text ended, and its seconds of waiting and of steps.
 
-    `texts` is the number of texts that stepped together with it, itself included, by the mean of its steps.
+    `texts` is the number of texts that stepped together with it, itself included, by the mean of its steps. Equal texts
+    that share a run count as one.
     """
 
     summary: WritingResult
@@ -148,6 +159,8 @@ class _Text(Sharing):
     """A text under work. An engine thread owns it during its time slice, the loop at all other times.
 
     Its steps must end by `deadline`, which is the budget's `stop_at`. The client's deadline is `budget.deadline`.
+    `begun` ones have memory reserved, and `followed` ones went along with another. `spent_s` is the engine time that
+    it accounts for, of which those that share a run have a part each.
     """
 
     name: str
@@ -160,13 +173,29 @@ class _Text(Sharing):
     withdrawn: bool = False
     begun: bool = False
     lacks_memory: bool = False
+    followed: bool = False
     failure: Failure | None = None
     done: bool = False
+    spent_s: float = 0.0
     stepped_s: float = 0.0
     stepped_texts: int = 0
     ran_late: bool = False
     ran_contested: bool = False
     steps: list[Step] = field(default_factory=list)
+
+    @property
+    def likeness(self) -> Hashable | None:
+        """What equal texts have in common; None for a text like no other."""
+        return self.job.likeness.key
+
+    @property
+    def is_over(self) -> bool:
+        """True if no further step is to follow."""
+        return self.done or self.withdrawn
+
+    def is_twin(self, other: _Text) -> bool:
+        """True for itself, and for texts that may share its run."""
+        return other is self or (self.likeness is not None and self.likeness == other.likeness)
 
     def resolve(self, result: FinishedJob | Failure) -> None:
         """Gives the caller its result, unless the caller has left."""
@@ -191,11 +220,13 @@ class TimeSlicer:
         slice_s: float = SLICE_S,
         together: Together | None = None,
         memory: PastBudget | None = None,
+        shares_runs: bool = True,
     ) -> None:
         """Starts nothing; `start` does. `niceness` applies to the engine's threads only.
 
         A slice ends after `slice_s` seconds if others wait; if that is infinite, when its text ends. Texts that ask for
         their steps take them `together` where that is given. Their keys and values stay within `memory`, if given.
+        Equal texts share runs unless `shares_runs` is false.
         """
         self.totals = TimeSlicerTotals() if memory is None else TimeSlicerTotals(past=memory.figures)
         self._slots = slots
@@ -206,6 +237,7 @@ class TimeSlicer:
         self._slice_s = slice_s
         self._together = together
         self._memory = memory
+        self._shares_runs = shares_runs
         self._busy = 0
         self._waiting: set[_Text] = set()
         self._running: set[_Text] = set()
@@ -263,6 +295,8 @@ class TimeSlicer:
         if self._memory is not None and job.need is not None and (refused := self._memory.refusal(job.need)):
             self.totals.refused_for_memory += 1
             return refused
+        if not self._shares_runs:
+            job.likeness.parted()
         self._sequence += 1
         text = _Text(
             sequence=self._sequence,
@@ -289,9 +323,12 @@ class TimeSlicer:
             raise
 
     def load(self) -> LoadReport:
-        """Reports the work still to do, by medians and not beyond deadlines, and how many texts share the engine."""
+        """Reports the work still to do, by medians and not beyond deadlines, and how many texts share the engine.
+
+        Equal texts that share a run count as one.
+        """
         now = self._clock()
-        sharing = [text for text in (*self._waiting, *self._running) if not text.withdrawn]
+        sharing = _one_a_run([text for text in (*self._waiting, *self._running) if not text.withdrawn], now)
         backlog_s = sum(max(0.0, min(text.job.budget.left_s, text.deadline - now)) for text in sharing)
         if self._together is not None and sharing:
             rows, step_s = [text.rows for text in sharing[: self._together.most]], self._together.step_s
@@ -318,39 +355,57 @@ class TimeSlicer:
         for text in [text for text in self._waiting if text.deadline < now]:
             self._waiting.discard(text)
             self._ending.add(text)
+            self._pass_on(text)
             self._ending_thread.submit(self._run_slice, text)
         while self._busy < self._slots:
             ready = self._ready()
             if not ready:
                 break
             text = next_text(ready, now, late_turn=self._late_share.turn)
-            text.ran_late, text.ran_contested = text.late(now), contested(ready, now)
-            texts = [text]
-            if self._together is not None and text.job.ask is not None:
-                others = [one for one in ready if one is not text and one.job.ask is not None]
-                texts = company(text, others, now, self._together.step_s, self._together.most)
+            texts = self._along_with(text, ready, now)
+            texts[0].ran_late, texts[0].ran_contested = text.late(now), contested(ready, now)
             self._waiting.difference_update(texts)
             self._running.update(texts)
-            if not text.begun:
-                self._begin(text)
             self._busy += 1
-            if self._together is None or len(texts) == 1:
+            if len(texts) == 1:
                 self._threads.submit(self._run_slice, text)
             else:
-                self._threads.submit(self._run_company, self._together, texts)
+                self._threads.submit(self._run_company, texts)
         if not self._under_work():
             self._idle.set()
+
+    def _along_with(self, chosen: _Text, ready: Sequence[_Text], now: float) -> list[_Text]:
+        """The chosen text and those that have the engine with it: company for its steps, and all equal ones of these.
+
+        Of equal texts one has memory reserved, and the others follow it: it comes before them.
+        """
+        members = [chosen]
+        if self._together is not None and chosen.job.ask is not None:
+            asking = _one_a_run([one for one in ready if one.job.ask is not None], now)
+            first = next(one for one in asking if one.is_twin(chosen))
+            others = [one for one in asking if one is not first]
+            members = company(first, others, now, self._together.step_s, self._together.most)
+        texts = [chosen, *(one for one in ready if one is not chosen and any(map(one.is_twin, members)))]
+        if not any(one.begun for one in texts if one.is_twin(chosen)):
+            self._begin(chosen)
+        for one in texts:
+            one.job.likeness.follows = not one.begun
+        return sorted(texts, key=lambda one: not one.begun)
 
     def _ready(self) -> list[_Text]:
         """The texts that may have the engine: those under way, and while these are few, others that memory is left for.
 
-        A text that has to wait for memory holds up those that came after it, so that none starves. It has its turn
-        when enough others have ended, or it ends at its deadline.
+        A text that is equal to one under way follows it, and needs no memory. A text that has to wait for memory holds
+        up those that came after it, so that none starves. It has its turn when enough others have ended, or it ends at
+        its deadline.
         """
-        ready = [text for text in self._waiting if text.begun]
+        on_threads = {text.likeness for text in self._running} - {None}
+        waiting = [text for text in self._waiting if text.likeness not in on_threads]
+        led = {text.likeness for text in waiting if text.begun} - {None}
+        ready = [text for text in waiting if text.begun or text.likeness in led]
         if self._begun >= MOST_BEGUN:
             return ready
-        new = [text for text in self._waiting if not text.begun]
+        new = [text for text in waiting if not text.begun and text.likeness not in led]
         if self._memory is None:
             return ready + new
         for text in sorted(new, key=_sequence):
@@ -368,6 +423,15 @@ class TimeSlicer:
         if self._memory is not None and text.job.need is not None:
             self._memory.reserve(text.job.need)
 
+    def _pass_on(self, text: _Text) -> bool:
+        """Has one that follows a text take over its memory; True if others go on with its run, so or before."""
+        others = [one for one in (*self._waiting, *self._running) if one is not text and one.is_twin(text)]
+        going_on = [one for one in others if not one.is_over and (one.begun or one.job.likeness.follows)]
+        heir = next((one for one in going_on if not one.begun), None)
+        if text.begun and heir is not None:
+            text.begun, heir.begun, heir.job.likeness.follows = False, True, False
+        return bool(going_on)
+
     def _run_slice(self, text: _Text) -> None:
         """On a thread: steps until the text is done or withdrawn, or its slice is over and others wait.
 
@@ -376,75 +440,95 @@ class TimeSlicer:
         budget = text.job.budget
         began = ended = self._clock()
         try:
-            while not (text.done or text.withdrawn):
+            while not (text.is_over or text.job.parted):
                 if self._waiting and ended - began >= self._slice_s and ended <= text.deadline and budget.left_s > 0:
                     break
                 step_began = ended
                 done = guarded(text.job.step)
                 ended = self._clock()
-                self._stepped(text, done, step_began, ended, 1)
+                self._stepped(text, done, step_began, ended, 1, 1)
         finally:
             self._loop.call_soon_threadsafe(self._back, (text,), ended - began)
 
-    def _run_company(self, together: Together, texts: Sequence[_Text]) -> None:
-        """On a thread: texts that ask step together until one of them ends, or their slice is over and others wait.
+    def _run_company(self, texts: Sequence[_Text]) -> None:
+        """On a thread: runs step together until a text of theirs ends, or their slice is over and others wait.
 
-        One whose step would come too late ends before it.
+        Texts without a run take a step of their own first, which may join one. A text whose step would come too late
+        ends before it.
         """
         began = ended = self._clock()
         try:
-            while not any(text.done or text.withdrawn for text in texts):
+            ended = self._each_alone([text for text in texts if text.job.ask is None], ended)
+            while not any(text.is_over or text.job.ask is None for text in texts):
                 if self._waiting and ended - began >= self._slice_s:
                     break
-                ended, is_over = self._company_step(together, texts, ended)
-                if is_over:
+                ended, must_part = self._company_step(texts, ended)
+                if must_part:
                     break
         finally:
             self._loop.call_soon_threadsafe(self._back, texts, ended - began)
 
-    def _company_step(self, together: Together, texts: Sequence[_Text], began: float) -> tuple[float, bool]:
-        """On a thread: has the texts take one step; gives when it ended, and True if they must part now.
+    def _company_step(self, texts: Sequence[_Text], began: float) -> tuple[float, bool]:
+        """On a thread: has the runs of texts take one step; gives when it ended, and True if the texts must part now.
 
         Nothing of a text is kept here beyond the step, so that one that ends frees its memory.
         """
-        asks = [text.job.ask for text in texts if text.job.ask is not None]
-        rows = [ask.rows for ask in asks]
-        paces = paces_of(rows, together.step_s) if len(asks) == len(texts) else [1.0] * len(texts)
-        late = [text for text, pace in zip(texts, paces, strict=True) if not text.job.in_time(pace)]
-        if late or len(asks) < len(texts):
+        run_of = {text: text.job.ask.run for text in texts if text.job.ask is not None}
+        runs = list(dict.fromkeys(run_of.values()))
+        if any(run.done for run in runs):
+            return self._each_alone([text for text, run in run_of.items() if run.done], began), True
+        paces = paces_of([run.rows for run in runs], self._together.step_s) if self._together else [1.0] * len(runs)
+        pace_of = dict(zip(runs, paces, strict=True))
+        late = [text for text, run in run_of.items() if not text.job.in_time(pace_of[run])]
+        if late:
             return self._each_alone(late, began), True
-        decoders, pending = [ask.decoder for ask in asks], [ask.pending for ask in asks]
-        logits = guarded(lambda: together.step(decoders, pending))
+        taken = self._run_step(runs)
         ended = self._clock()
-        if isinstance(logits, Failure):  # it may be one's fault
+        if isinstance(taken, Failure):  # it may be one's fault
             return self._each_alone(texts, ended), False
-        for at, text in enumerate(texts):
-            given = Given(logits[at], len(texts), sum(rows), ended - began)
-            done = guarded(lambda: text.job.take(given))  # noqa: B023 - called at once
-            self._stepped(text, done, began, ended, len(texts))
+        for text, run in run_of.items():
+            given = taken[run]
+            done = given if isinstance(given, Failure) else guarded(partial(text.job.take, given))
+            self._stepped(text, done, began, ended, len(runs), len(texts))
         return ended, False
+
+    def _run_step(self, runs: Sequence[Run[Any]]) -> dict[Run[Any], Given | Failure] | Failure:
+        """On a thread: has runs take one step together, a single one alone."""
+        (first, *others), together = runs, self._together
+        if not others or together is None:
+            found = guarded(lambda: first.step(self._clock))
+            return found if isinstance(found, Failure) else {first: found}
+        began, rows = self._clock(), sum(run.rows for run in runs)
+        logits = guarded(lambda: together.step([run.decoder for run in runs], [run.search.pending for run in runs]))
+        if isinstance(logits, Failure):
+            return logits
+        given = Given(len(runs), rows, self._clock() - began)
+        return {run: guarded(partial(run.feed, one, given)) for run, one in zip(runs, logits, strict=True)}
 
     def _each_alone(self, texts: Sequence[_Text], began: float) -> float:
         """On a thread: has each text take its next step by itself, or end for want of time; gives when the last did."""
         for text in texts:
+            if text.withdrawn:
+                continue
             done = guarded(text.job.step)
             ended = self._clock()
-            self._stepped(text, done, began, ended, 1)
+            self._stepped(text, done, began, ended, 1, 1)
             began = ended
         return began
 
-    def _stepped(self, text: _Text, done: bool | Failure, began: float, ended: float, texts: int) -> None:
-        """On a thread: notes a step of a text, one of so many that took it together."""
-        text.attained_s += (ended - began) / texts
+    def _stepped(self, text: _Text, done: bool | Failure, began: float, ended: float, runs: int, texts: int) -> None:
+        """On a thread: notes a step of a text, which so many runs took together for so many texts."""
+        text.attained_s += (ended - began) / runs
+        text.spent_s += (ended - began) / texts
         text.stepped_s += ended - began
-        text.stepped_texts += texts
+        text.stepped_texts += runs
         if text.tell is not None and done is False:
             self._tell(text, text.tell)
         if isinstance(done, Failure):
             text.failure, text.done = done, True
         elif done:
             text.done = True
-        else:
+        elif not text.job.parted:
             deadline = text.job.budget.deadline
             text.steps.append(Step(began - deadline, ended - deadline))
 
@@ -467,15 +551,31 @@ class TimeSlicer:
             self._running.discard(text)
             self._ending.discard(text)
             text.left_s = text.job.budget.left_s
-            text.rows = text.job.ask.rows if text.job.ask is not None else text.rows
-            if text.done or text.withdrawn:
+            text.rows = self._rows_of(text)
+            self._note_following(text)
+            if text.is_over:
                 self._end(text)
             else:
                 self._waiting.add(text)
         self._share_engine()
         for text in texts:
-            if text.done or text.withdrawn:
+            if text.is_over:
                 text.resolve(self._result(text))
+
+    def _rows_of(self, text: _Text) -> int:
+        """The rows of a text's next step."""
+        ask = text.job.ask
+        return text.rows if ask is None or ask.run.done else ask.run.rows
+
+    def _note_following(self, text: _Text) -> None:
+        """Counts a text that has joined another's run. One that could not is like no other from now on."""
+        likeness = text.job.likeness
+        if likeness.joined and not text.followed:
+            text.followed = True
+            self.totals.followed += 1
+        if text.job.parted:
+            text.job.parted = False
+            likeness.parted()
 
     def _result(self, text: _Text) -> FinishedJob | Failure:
         outcome = text.failure or text.job.outcome
@@ -494,8 +594,9 @@ class TimeSlicer:
         return usable(outcome.text, outcome.generation.finish_reason)
 
     def _end(self, text: _Text) -> None:
-        """Counts a text that has ended, in whichever way, and gives its memory back."""
+        """Counts a text that has ended, in whichever way, and gives its memory back, or to one that goes on."""
         text.job.close()
+        going_on = self._pass_on(text)
         self._begun -= text.begun
         if text.begun and self._memory is not None and text.job.need is not None:
             self._memory.release(text.job.need)
@@ -507,10 +608,10 @@ class TimeSlicer:
         totals.late_steps += sum(step.late for step in text.steps)
         overshoots = (step.ended_s for step in text.steps)
         totals.longest_overshoot_s = max(totals.longest_overshoot_s, *overshoots, 0.0)
-        totals.busy_s += text.attained_s
+        totals.busy_s += text.spent_s
         totals.engine_failures += text.failure is not None
-        if not self._helped(text):
-            totals.wasted_s += text.attained_s
+        if not going_on and not self._helped(text):
+            totals.wasted_s += text.spent_s
         try:
             self._log.write(text.name, text.steps, withdrawn=text.withdrawn)
         except OSError as error:  # a full disk loses a line of the log, never a summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from deployments.engines.past_memory import PastNeed
 from deployments.replica.writing.job import Steps, TextBudget, WritingJob
 from deployments.replica.writing.past_budget import PastBudget
+from deployments.replica.writing.shared_runs import Likeness
 from deployments.replica.writing.time_slicing import FinishedJob, TimeSlicer
 from gateway.model.messages import Failure, FailureKind
 
@@ -142,3 +144,34 @@ async def test_a_text_that_waits_for_memory_ends_by_its_deadline() -> None:
     finally:
         await time_slicer.stop(60)
     assert engine.most == 900
+
+
+async def test_equal_texts_have_the_memory_of_one() -> None:
+    """The others follow the one that has it, however many; when it leaves, one of them has it, and all end."""
+    clock, engine, reserved = FakeClock(), Counted(), list[float]()
+    time_slicer = TimeSlicer(1, clock, 100, memory=_budget(engine))
+    need = PastNeed(1, LIMIT)
+    gate = threading.Event()
+
+    def steps() -> Steps:
+        assert gate.wait(60)
+        for _ in range(12):
+            clock.advance(STEP_S)
+            reserved.append(time_slicer.totals.figures()["past_reserved_bytes"])
+            yield None
+        return CONDENSED
+
+    time_slicer.start()
+    try:
+        jobs = [WritingJob(_time(clock, 600), steps(), need, Likeness("equal")) for _ in range(20)]
+        first, *others = [asyncio.create_task(time_slicer.submit(str(at), job)) for at, job in enumerate(jobs)]
+        await asyncio.sleep(0)
+        first.cancel()
+        gate.set()
+        assert all(isinstance(one, FinishedJob) for one in await asyncio.gather(*others))
+        assert time_slicer.load().sharing == 0
+    finally:
+        gate.set()
+        await time_slicer.stop(60)
+    figures = time_slicer.totals.figures()
+    assert set(reserved) == {LIMIT} and figures["past_reserved_bytes"] == 0 and figures["waits_for_memory"] == 0

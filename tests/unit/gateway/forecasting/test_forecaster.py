@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.forecasting.calibration import ENOUGH, MAX_AGE_S, WINDOW
 from gateway.forecasting.forecaster import Forecaster, PooledCalibration
 from gateway.forecasting.load import IDLE, QueueAhead
-from gateway.model.messages import Answer, InputReport, ReplicaTimings
+from gateway.model.messages import Answer, Generation, InputReport, ReplicaTimings
 from gateway.model.profile import LatencyProfile, LoneCell, LoneDocument, LoneRuns, ProfileDocument
 from gateway.model.request import RequestShape
 from gateway.tasks.classify import ClassifyParameters
@@ -330,3 +330,15 @@ def test_a_machine_that_was_slow_is_taken_at_its_profile_when_nothing_is_heard()
     assert held.service_time_s == pytest.approx(4 * before.service_time_s, rel=0.01)
     after = known.forecast(SHORT, IDLE, 95.0, learnt_s + MAX_AGE_S + 0.1, NO_END_S)
     assert after.service_time_s == before.service_time_s
+
+
+def test_nothing_is_learnt_from_a_text_that_went_along_with_another() -> None:
+    """Its time says nothing of others: they would seem to be forecast too late."""
+    of = forecaster()
+    before = of.forecast(SHORT, IDLE, 95, 0.0, NO_END_S)
+    for number in range(ENOUGH):
+        followed = Generation("stop", 9, 9, 1, 40, 1, 1.0, followed=True)
+        answer = Answer((), InputReport(8, 8, False), ReplicaTimings(0.0, 0.0001, 0.0001, 1), (followed,))
+        of.learn(before, SHORT, answer, 0.0002, float(number))
+        of.learn_service(before, SHORT, answer)
+    assert of.forecast(SHORT, IDLE, 95, float(ENOUGH), NO_END_S) == before

@@ -105,7 +105,9 @@ async def test_a_fault_of_the_engine_fails_its_text_and_no_other(tmp_path: Path)
 async def test_strict_work_without_a_token_in_time_has_expired(tmp_path: Path) -> None:
     """Best effort gets what there is, which is nothing, and which is no answer that counts."""
     engine = Scribbler(FakeClock(), says_text(SAID))
-    strict, lenient = await answers(tmp_path, engine, [work(remaining_s=0.01, strict=True), work(remaining_s=0.01)])
+    strict, lenient = await answers(
+        tmp_path, engine, [work("a", remaining_s=0.01, strict=True), work("b", remaining_s=0.01)]
+    )
     assert isinstance(strict, Failure) and strict.kind is FailureKind.EXPIRED
     assert texts(lenient) == [""]
     assert isinstance(lenient, Answer) and lenient.generation[0].lead
