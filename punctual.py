@@ -122,8 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended_in_order() -> Iterator[None]:
     """Has SIGTERM and SIGHUP end a command as Ctrl-C does: by an exception, so that it ends what it has started."""
     ending = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+
+    def end(number: int, _: object) -> None:
+        for one in ending:
+            signal.signal(one, signal.SIG_IGN)  # `timeout` sends two, and the second would break off the clearing up
+        sys.exit(128 + number)
+
     for number in ending:  # `nohup` has SIGHUP ignored
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+        signal.signal(number, end)
     try:
         yield
     finally:

@@ -75,6 +75,9 @@ MOST_PROBE_S = 0.5
 SHARED_BYTES = 64 * 1024
 """Bytes from which on a body is written as it is, not copied behind its head: the contract's, or the metrics'."""
 
+LEAST_READ = 16 * 1024
+"""Bytes that a slow reader has to take of an answer within `body_timeout_s`, to have that time again."""
+
 LINGER_S = 5.0
 """Seconds that a client has to close a connection after its last answer, as in nginx."""
 
@@ -262,6 +265,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._writable: asyncio.Future[None] | None = None  # while the client reads too slowly
         self._read_by_s = inf  # by when it has to, then
+        self._unread = 0  # bytes of answers that it had still to read when that was last looked at
 
     # --- what asyncio calls
 
@@ -342,17 +346,20 @@ class Connection(asyncio.Protocol):
         """Has further answers, and further parts of one, wait for a slow reader, who has as long as for a body."""
         self._writable = self._writable or self._loop.create_future()
         self._read_by_s = self._hub.clock() + self._hub.limits.body_timeout_s
+        self._unread = self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """Lets them go on."""
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
-        if not self._exchanges:
-            if not (self._ending or self._in_head):
-                self._await_request()
-        elif self._exchanges[0].task is None and not self._exchanges[0].started:
-            self._begin_first()
+        if self._exchanges:
+            if self._exchanges[0].task is None and not self._exchanges[0].started:
+                self._begin_first()
+        elif self._ending:
+            self.due_s = self._hub.clock() + LINGER_S
+        else:
+            self._await_request()
 
     # --- what httptools calls
 
@@ -483,7 +490,15 @@ class Connection(asyncio.Protocol):
         return not self._exchanges and not self._in_head
 
     def expire(self) -> None:
-        """Ends a connection whose client took too long, with a 408 if it waits for an answer."""
+        """Ends a connection whose client took too long, with a 408 if it waits for an answer.
+
+        One that reads a long answer slowly, but reads, has its time again.
+        """
+        unread = self._transport.get_write_buffer_size()
+        if self._writable is not None and self._unread - unread >= LEAST_READ:
+            self._unread = unread
+            self.due_s = self._read_by_s = self._hub.clock() + self._hub.limits.body_timeout_s
+            return
         waits = self._in_head or self._reading is not None
         if waits and self._writable is None and not self._ending and not (self._reading and self._reading.answered):
             self._refuse(RequestTimeout())
@@ -626,7 +641,7 @@ class Connection(asyncio.Protocol):
         """
         self._ending = True
         self._exchanges.clear()
-        self.due_s = self._hub.clock() + LINGER_S
+        self.due_s = self._hub.clock() + LINGER_S if self._writable is None else self._read_by_s
         if self._half_closed:
             self._transport.close()
         elif not self._transport.is_closing():

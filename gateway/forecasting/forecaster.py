@@ -344,6 +344,8 @@ class Forecaster:
         if answer.followed:
             return
         if forecast.lone:
+            if any(one.restored for one in answer.generation):
+                return
             profiled_s = forecast.service_time_s / self._lone_slowdown.value
             self._lone_slowdown.learn(answer.timings.service_time_s, profiled_s)
         else:

@@ -405,6 +405,8 @@ class TranslationModel:
             share = sum(one.tokens for one in written) / answer.input.kept
             self._written_share += SMOOTHING * (share - self._written_share)
             self._sentence_tokens += SMOOTHING * (read - self._sentence_tokens)
+        if any(one.restored for one in written):
+            return  # a part of the time was spared, and nobody knows which
         times = self._writing.for_text(min(ceil(read), self._window_tokens))
         profiled_s = pieces * times.encode_s + sum((one.steps - one.pieces) * _step_s(one, times) for one in written)
         self.slowdown.learn(answer.timings.service_time_s, profiled_s)

@@ -172,7 +172,7 @@ class Scribe:
         need = PastNeed(1, min(kept + wanted.max_new_tokens, self._window))
         order = _Order(budget, Likeness())
         if parameters.seed is not None or not Choice.of(parameters, self._rules).sample:
-            order.likeness.key = tuple(prompt), parameters
+            order.likeness.key = np.asarray(prompt, dtype=np.int64).tobytes(), parameters  # bytes keep their hash
         return WritingJob(budget, self._steps(prompt, parameters, order), need, order.likeness)
 
     def _steps(self, prompt: Sequence[int], parameters: GenerateParameters, order: _Order) -> Steps:

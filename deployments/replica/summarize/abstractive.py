@@ -189,7 +189,8 @@ class AbstractiveSummarizer:
         times = self._times.for_text(min(tokens, self._windowing.window), self._slowdown.value)
         planned = plan(times, wanted, order.remaining_s)
         budget.left_s = self._rest_s(pieces, wanted) if pieces > 1 else self._expected_s(times, order, planned)
-        order.likeness.key = text, parameters, planned.beams, planned.max_new_tokens
+        if parameters.truncation != "chunk" or 2 * tokens <= self._windowing.window:  # surely one piece, so one run
+            order.likeness.key = text, parameters, planned.beams, planned.max_new_tokens
         return WritingJob(budget, self._steps(order), self._need(wanted), order.likeness)
 
     def _steps(self, order: _Order) -> Steps:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import chain, islice
 from statistics import fmean
 
 import numpy as np
@@ -46,6 +47,9 @@ It is done after the deadline, in the time that is kept for sending the answer.
 
 _LEAST_COUNTED = 16
 """Characters that a shorter piece stands for in that, since each piece takes time of its own. Set by hand."""
+
+SHARED_CHARACTERS = 1_000
+"""The longest text that may share the run of an equal one, which is looked at for a second sentence. Set by hand."""
 
 _SMOOTHING = 0.05
 """Weight of a new observation of tokens per character. Set by hand."""
@@ -146,10 +150,13 @@ class Translator:
             return WritingJob(budget, _refused())
         text = text.strip()
         pieces = self._pieces(text, direction) if parameters.truncation == "chunk" else iter([Piece("", text)])
+        first = list(islice(pieces, 2)) if len(text) <= SHARED_CHARACTERS else []
+        pieces = chain(first, pieces)
         under = _Under(parameters, direction, budget, len(text), pieces, Likeness())
         budget.left_s = self._rest_s(under)
         tokens = math.ceil(min(max(len(text), 1) * self._per_character, SENTENCE_TOKENS))
-        under.likeness.key = text, parameters, self._plan(tokens, under).beams
+        if len(first) == 1:  # one run; of texts of several, equal ones could be at different pieces
+            under.likeness.key = text, parameters, self._plan(tokens, under).beams
         return WritingJob(budget, self._steps(under), self._need(parameters), under.likeness)
 
     def _first_direction(self, source: str | None, target: str | None) -> Direction | None:

@@ -92,7 +92,12 @@ class Run(Generic[SearchT]):
             yield self.search
 
     def step(self, clock: Clock) -> Given:
-        """Runs the next step alone. Blocking. Raises what the engine raises."""
+        """Runs the next step alone. Blocking. Raises what the engine raises, and RuntimeError after a step that failed.
+
+        The decoder may have taken a half of that one: no step after it could be trusted.
+        """
+        if not self.sound:
+            raise RuntimeError("an earlier step of the run failed")
         began, rows = clock(), self.rows
         self.sound = False
         logits = self.decoder.step(*self.search.pending)

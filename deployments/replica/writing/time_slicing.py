@@ -304,6 +304,7 @@ class TimeSlicer:
             left_s=job.budget.left_s,
             name=name,
             job=job,
+            attained_s=self._attained_by_twins(job),
             entered=self._clock(),
             result=self._loop.create_future(),
             tell=tell,
@@ -321,6 +322,12 @@ class TimeSlicer:
                 self._end(text)
                 self._share_engine()
             raise
+
+    def _attained_by_twins(self, job: WritingJob) -> float:
+        """The engine time that equal texts have had: who joins their run has no claim that they have not."""
+        key = job.likeness.key
+        under_work = (*self._waiting, *self._running) if key is not None else ()
+        return max((text.attained_s for text in under_work if text.likeness == key), default=0.0)
 
     def load(self) -> LoadReport:
         """Reports the work still to do, by medians and not beyond deadlines, and how many texts share the engine.
@@ -493,11 +500,10 @@ class TimeSlicer:
         return ended, False
 
     def _run_step(self, runs: Sequence[Run[Any]]) -> dict[Run[Any], Given | Failure] | Failure:
-        """On a thread: has runs take one step together, a single one alone."""
-        (first, *others), together = runs, self._together
-        if not others or together is None:
-            found = guarded(lambda: first.step(self._clock))
-            return found if isinstance(found, Failure) else {first: found}
+        """On a thread: has runs take one step together, or each alone where they cannot, whose failure is its own."""
+        together = self._together
+        if len(runs) == 1 or together is None:
+            return {run: guarded(partial(run.step, self._clock)) for run in runs}
         began, rows = self._clock(), sum(run.rows for run in runs)
         logits = guarded(lambda: together.step([run.decoder for run in runs], [run.search.pending for run in runs]))
         if isinstance(logits, Failure):

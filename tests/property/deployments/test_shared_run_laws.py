@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from byte_prompts import Scribbler, manifest, prompts, says_text
 from fake_engines import FakeSeq2Seq, says_head, text_tokens, writer_manifest
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from virtual_time import run_virtually, turns
 from waiting import until
 
+from deployments.engines.base import Logits, TokenIds
 from deployments.replica.generate.prompts import Prompts
 from deployments.replica.generate.replica import GeneratorReplica
 from deployments.replica.generate.writing import Scribe
@@ -30,6 +32,7 @@ from deployments.replica.summarize.replica import SummarizerReplica
 from deployments.replica.translate.replica import TranslatorReplica
 from deployments.replica.translate.translating import Translator
 from deployments.replica.writing.answers import WritingReplica
+from deployments.replica.writing.shared_runs import Run
 from gateway.catalogs.catalog import CatalogEntry
 from gateway.model.messages import Answer, Delta, Failure, Generation, Parameters, Work
 from gateway.model.tier import Tier
@@ -176,6 +179,18 @@ def read_prompts() -> Prompts:
         return prompts(Path(folder))
 
 
+class Searching:
+    """A search that always has a further step."""
+
+    pending = (np.zeros(1, np.int64), np.zeros(1, np.int64))
+    done = False
+    steps = 1
+
+    def feed(self, logits: Logits) -> None:
+        """Takes logits."""
+        self.steps += 1
+
+
 class Stager(NamedTuple):
     """A task's replica, with shared runs or without, and what it is asked; its engine's runs are counted by `work`."""
 
@@ -207,16 +222,23 @@ def translator(stage: Stage, shares: bool) -> tuple[WritingReplica[Any], Callabl
 
 
 LONG = ("The river rose for hours. The bridge was closed.", "People waited. The town was dark for hours.")
+SENTENCES = ("The river rose for hours, and the bridge was closed.", "People waited until the town was dark.")
 STAGERS = {
     "generate": Stager("generate", ("Say:", "Tell:"), GenerateParameters(), generator),
     "summarize": Stager("summarize", LONG, SummarizeParameters(), summarizer),
-    "translate": Stager("translate", LONG, TranslateParameters(), translator),
+    "translate": Stager("translate", SENTENCES, TranslateParameters(), translator),
 }
+OF_SEVERAL_PIECES = Stager("translate", LONG, TranslateParameters(), translator)
 
 
 def played(task: str, asked: Sequence[Asked], *, shares: bool) -> tuple[dict[int, Ended], int, float]:
     """How requests end, the work of the engine, and the texts that followed."""
-    stager, stage = STAGERS[task], Stage()
+    return played_on(STAGERS[task], asked, shares=shares)
+
+
+def played_on(stager: Stager, asked: Sequence[Asked], *, shares: bool) -> tuple[dict[int, Ended], int, float]:
+    """The same of a stager."""
+    stage = Stage()
     replica, work = stager.make(stage, shares)
     shown = Played(replica, stage, stager.task, stager.texts, stager.parameters, asked)
     ended = run_virtually(shown.play(), stage, flows=False)
@@ -282,6 +304,33 @@ def test_equal_requests_at_once_take_the_engine_of_one(task: str) -> None:
     many, work_of_many, followed = played(task, [Asked(0.0, 0, 60.0, None, False)] * 20, shares=True)
     assert {ended.text for ended in many.values()} == {one[0].text} and len(many) == 20
     assert work_of_many == work and followed == 19
+
+
+def test_texts_of_several_pieces_share_no_run() -> None:
+    """Equal ones could be at different pieces, each with keys and values that nobody has reserved."""
+    found, _, followed = played_on(OF_SEVERAL_PIECES, [Asked(0.0, 0, 60.0, None, False)] * 3, shares=True)
+    assert len({ended.text for ended in found.values()}) == 1 and followed == 0
+
+
+def test_a_run_goes_no_further_after_a_step_that_failed() -> None:
+    """What the decoder has done of that step is unknown, so no later one is run for any of its texts."""
+
+    class Breaking:
+        """A decoder that fails once, having taken the half of a step."""
+
+        steps = 0
+
+        def step(self, tokens: TokenIds, origins: TokenIds) -> Logits:
+            self.steps += 1
+            raise ValueError("no memory")
+
+    engine = Breaking()
+    run = Run(engine, Searching(), 0.01, lambda given: given.took_s)
+    with pytest.raises(ValueError, match="no memory"):
+        run.step(FakeClock())
+    with pytest.raises(RuntimeError, match="an earlier step"):
+        run.step(FakeClock())
+    assert engine.steps == 1
 
 
 @pytest.mark.parametrize("task", STAGERS)
