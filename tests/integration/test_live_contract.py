@@ -166,7 +166,7 @@ def test_each_request_is_counted_once(client: httpx.Client) -> None:
 def test_a_client_that_hangs_up_is_counted_as_cancelled(client: httpx.Client, live: Live) -> None:
     """A client that hangs up is counted as cancelled, its slot is freed and the next request is served."""
     before = counted(client, "cancelled")
-    pages = ["It rained all day, and nobody went out. " * 30] * 128  # writing takes seconds
+    pages = [f"It rained all of day {day}, and nobody went out. " * 30 for day in range(128)]  # writing takes seconds
     hang_up(live, "/summarize", {"inputs": pages}, X_Checkpoint="writer")
     wait_until(lambda: counted(client, "cancelled") > before)
     assert counted(client, "cancelled") == before + 1 and underway(live) == 0

@@ -80,7 +80,7 @@ def test_each_request_is_counted_once_through_a_replicas_death(live: Live) -> No
         terms = {"X-SLA-Mode": "strict", "X-Latency-SLA-Ms": "0.001"}
         sent += [client.post("/classify", json=BODY, headers=terms).status_code for _ in range(3)]
     assert Counter(sent) == {200: 5, 400: 2, 422: 3}
-    pages = ["It rained all day, and nobody went out. " * 30] * 128  # writing takes seconds
+    pages = [f"It rained all of day {day}, and nobody went out. " * 30 for day in range(128)]  # writing takes seconds
     hang_up(live, "/summarize", {"inputs": pages}, X_Checkpoint="writer")
     statuses = under_load(live, live.replica("slow"), lambda statuses: statuses.total() > 200)
     await_ready(live)

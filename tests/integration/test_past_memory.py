@@ -19,6 +19,7 @@ from deployments.engines.base import Decoder, Logits, TokenIds
 from deployments.engines.onnx_causal import OnnxCausal
 from deployments.engines.onnx_seq2seq import OnnxSeq2Seq
 from deployments.engines.past_memory import CountsPasts, PastNeed
+from deployments.engines.prefixes import KeepsPrefixes
 from deployments.replica.generate.replica import GeneratorReplica
 from deployments.replica.generate.writing import Scribe
 from exporters.export import quiet_libraries
@@ -130,7 +131,12 @@ def _some(live: list[Decoder], drawn: int, *, alone: bool) -> list[Decoder]:
 
 
 def played(texts: Prompts, engine: CountsPasts, moves: list[tuple[str, int]]) -> None:
-    """Plays texts that begin, step and end, and looks at what is held whenever the engine could give back."""
+    """Plays texts that begin, step and end, and looks at what is held whenever the engine could give back.
+
+    What another test has had kept of its prompts is let go before.
+    """
+    assert isinstance(engine, KeepsPrefixes)
+    engine.prefixes.resize(0)
     for move, drawn in moves:
         if move == "begin" and len(texts.live) < 8:
             texts.begin(drawn)
