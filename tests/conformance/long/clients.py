@@ -29,6 +29,12 @@ def at(path: str) -> Any:
     return InferenceClient(model=URL + path)
 
 
+@cache
+def chatting() -> Any:
+    """Return the client of the gateway's address, to which it adds the path of a chat."""
+    return InferenceClient(base_url=URL)
+
+
 def of_openai() -> Any:
     """Return OpenAI's client, which asks each request once."""
     return openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0)
@@ -64,8 +70,8 @@ CALLS: dict[str, Call] = {
     "text_generation, streamed": lambda: "".join(
         at("/generate").text_generation("Once upon a time", max_new_tokens=8, stream=True)
     ),
-    "chat_completion": lambda: at("").chat_completion(MESSAGES, max_tokens=8).choices[0].message.content,
-    "chat_completion, streamed": lambda: said(at("").chat_completion(MESSAGES, max_tokens=8, stream=True)),
+    "chat_completion": lambda: chatting().chat_completion(MESSAGES, max_tokens=8).choices[0].message.content,
+    "chat_completion, streamed": lambda: said(chatting().chat_completion(MESSAGES, max_tokens=8, stream=True)),
     "openai models": lambda: [model.id for model in of_openai().models.list()],
     "openai chat": lambda: (
         of_openai()
