@@ -11,7 +11,7 @@ import pytest
 from served_app import BODY, CHUNKED, HEAD, WHOLE, Client, Echo, Served, answer, is_problem, refuse, serving
 from waiting import until
 
-from gateway.api.connection import FIRST_BYTE, Message, Receive, Send, _address_of
+from gateway.api.connection import FIRST_BYTE, LEAST_READ, Message, Receive, Send, _address_of
 from gateway.api.server import HttpServer, _ignore_new
 from gateway.catalogs.catalog import Limits
 
@@ -100,6 +100,35 @@ async def test_the_kernel_takes_little_of_an_answer_that_nobody_reads() -> None:
                 while read.count(large) < 2:
                     read += await loop.sock_recv(slow, 1 << 20)
         assert begun == ["/1", "/other", "/2"] and read.endswith(large)
+
+
+async def test_a_slow_reader_that_reads_has_its_time_again() -> None:
+    """A client that takes a long answer part by part keeps its connection; once it stops, it is let go."""
+
+    async def told(scope: Message, receive: Receive, send: Send) -> None:
+        await answer(send, 200, bytes(8 << 20))
+
+    loop = asyncio.get_running_loop()
+    async with serving(told) as served:
+        with socket.socket() as slow:
+            slow.setblocking(False)
+            await loop.sock_connect(slow, ("127.0.0.1", served.server.port))
+            await loop.sock_sendall(slow, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            await until(lambda: any(one._writable is not None for one in served.server._hub.open))
+            (connection,) = served.server._hub.open
+            for _ in range(3):
+                left = connection._transport.get_write_buffer_size() - LEAST_READ
+                while connection._transport.get_write_buffer_size() > left:
+                    await loop.sock_recv(slow, 1 << 16)
+                served.clock.advance(31.0)
+                await until(lambda: connection.due_s > served.clock())
+                assert served.server.connections == 1
+
+            def let_go() -> bool:
+                served.clock.advance(31.0)
+                return served.server.connections == 0
+
+            await until(let_go)
 
 
 def waiting(served: Served) -> int:
