@@ -74,13 +74,12 @@ class Cluster:
 
 
 def read_answer(process: subprocess.Popen[str]) -> dict[str, object]:
-    """The next line of JSON; Ray may write others."""
+    """The next line of JSON."""
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):
-            answer: dict[str, object] = json.loads(line)
-            return answer
-    raise AssertionError("the cluster ended")
+    line = process.stdout.readline()
+    assert line, "the cluster ended"
+    answer: dict[str, object] = json.loads(line)
+    return answer
 
 
 def classifiers(catalog: Path, name: str, **fields: object) -> Path:

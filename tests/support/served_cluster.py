@@ -93,15 +93,17 @@ def stop() -> None:
 
 def main() -> None:
     """Serve until the standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what Ray prints would stand within a line of ours
     with environment.run_folder() as folder:
         environment.configure(folder)
         start_nodes(folder)
-        print(json.dumps({"folder": str(folder)}), flush=True)
+        print(json.dumps({"folder": str(folder)}), file=answers)
         try:
             for line in sys.stdin:
                 if line.strip():
                     deploy(json.loads(line))
-                print(json.dumps(said()), flush=True)
+                print(json.dumps(said()), file=answers)
         finally:
             stop()
 
