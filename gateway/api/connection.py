@@ -73,10 +73,10 @@ MOST_PROBE_S = 0.5
 """Most seconds between two such looks."""
 
 SHARED_BYTES = 64 * 1024
-"""Bytes from which on a body is written as it is, not copied behind its head: the contract's, or the metrics'."""
+"""Bytes from which on a body is written as it is, not copied behind its head: the contract's, say. Set by hand."""
 
 LEAST_READ = 16 * 1024
-"""Bytes that a slow reader has to take of an answer within `body_timeout_s`, to have that time again."""
+"""Bytes that a slow reader has to take of an answer within `body_timeout_s`, to have that time again. Set by hand."""
 
 LINGER_S = 5.0
 """Seconds that a client has to close a connection after its last answer, as in nginx."""

@@ -48,7 +48,7 @@ _TOLD_WITHIN_S = 1.0
 
 UNSENT_BYTES = 64 << 10
 """Bytes of an answer that the kernel takes before what it has is sent (TCP_NOTSENT_LOWAT, tcp(7)): it would take
-megabytes for each client that asks much and reads slowly. Set by hand."""
+several answers for each client that asks much and reads slowly. Set by hand."""
 
 log = logging.getLogger("gateway.http")
 
