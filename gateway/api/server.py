@@ -12,6 +12,7 @@ import logging
 import socket
 import struct
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
@@ -25,6 +26,10 @@ BACKLOG = 4096
 
 LOOK_EVERY_S = 0.5
 """Seconds between two looks for connections that take too long: by so much a limit may be exceeded."""
+
+AT_ONCE = 16
+"""Connections that are taken, or ended for want of time, before requests have their turn again. Set by hand: 1,000 that
+come or end together would hold every request up until the last of them."""
 
 _HANDSHAKE_S = 0.05
 """Seconds that the kernel has to finish connections that have begun, before the port is closed."""
@@ -117,10 +122,13 @@ class HttpServer:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
-        """Accepts what waits. Without a free file it tries again in a second, as asyncio does."""
+        """Accepts some of what waits. Without a free file it tries again in a second, as asyncio does."""
+        self._accept_at_most(AT_ONCE, listener)
+
+    def _accept_at_most(self, number: int, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while True:
+            for _ in range(number):
                 connection, _ = listener.accept()
                 connection.setblocking(False)
                 task = loop.create_task(loop.connect_accepted_socket(self._connection, connection))
@@ -143,7 +151,7 @@ class HttpServer:
             _ignore_new(listener)
         await asyncio.sleep(_HANDSHAKE_S)
         for listener in self._listeners:
-            self._accept(listener)
+            self._accept_at_most(2 * BACKLOG, listener)
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
         self._listeners.clear()
@@ -161,9 +169,17 @@ class HttpServer:
         """Ends the connections that take too long, renews the date, and comes back."""
         self._hub.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
         now_s = self._hub.clock()
-        for connection in [one for one in self._hub.open if one.due_s <= now_s]:
-            connection.expire()
+        self._expire(deque(one for one in self._hub.open if one.due_s <= now_s))
         self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+    def _expire(self, due: deque[Connection]) -> None:
+        """Ends those of them that still take too long, some at a time."""
+        for _ in range(min(AT_ONCE, len(due))):
+            connection = due.popleft()
+            if connection in self._hub.open and connection.due_s <= self._hub.clock():
+                connection.expire()
+        if due:
+            asyncio.get_running_loop().call_soon(self._expire, due)
 
 
 def _ignore_new(listener: socket.socket) -> None:

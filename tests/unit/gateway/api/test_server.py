@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from served_app import BODY, CHUNKED, HEAD, WHOLE, Client, Echo, Served, answer, is_problem, refuse, serving
 from waiting import until
 
 from gateway.api.connection import FIRST_BYTE, LEAST_READ, Message, Receive, Send, _address_of
-from gateway.api.server import HttpServer, _ignore_new
+from gateway.api.server import AT_ONCE, HttpServer, _ignore_new
 from gateway.catalogs.catalog import Limits
 
 
@@ -212,6 +212,23 @@ async def test_a_client_may_wait_between_two_requests(echo: Echo, kept: bool) ->
             assert (await client.answer())[0] == 200
         else:
             assert await client.ended() == b""
+
+
+async def test_a_crowd_that_comes_or_ends_at_once_leaves_requests_their_turn(echo: Echo) -> None:
+    """Of many connections that wait, or whose time is over, some are taken and some ended before other work goes on."""
+    crowd = 3 * AT_ONCE
+    async with serving(echo, Limits(header_timeout_s=10.0)) as served, AsyncExitStack() as open_ones:
+        server = served.server
+        for _ in range(crowd):
+            waiting = open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            waiting.sendall(WHOLE[:20])
+        server._accept(server._listeners[0])
+        assert len(server._accepting) == AT_ONCE
+        await until(lambda: sum(one._in_head for one in server._hub.open) == crowd)
+        served.clock.advance(11.0)
+        server._look()
+        assert sum(one._ending for one in server._hub.open) == AT_ONCE
+        await until(lambda: all(one._ending for one in server._hub.open))
 
 
 async def test_work_takes_as_long_as_it_takes(echo: Echo) -> None:
