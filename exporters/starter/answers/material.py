@@ -32,11 +32,15 @@ LEAST_SENTENCES = 3
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, the sentences of its context, and the places of those that have the answer; none if it has none."""
+    """A question, the sentences of its context, and the places of those that have the answer; none if it has none.
+
+    `answer` is its text, where it is marked.
+    """
 
     question: str
     sentences: Sequence[str]
     right: frozenset[int]
+    answer: str = ""
 
 
 def synopses(folder: Path) -> list[Asked]:
@@ -83,7 +87,9 @@ def _asked(input: str, target: str) -> Asked | None:
     right = frozenset(at for at, sentence in enumerate(sentences) if _plain(target) in _plain(sentence))
     if len(sentences) < LEAST_SENTENCES or (target != UNKNOWN and not right):
         return None
-    return Asked(question.strip(), sentences, frozenset() if target == UNKNOWN else right)
+    if target == UNKNOWN:
+        return Asked(question.strip(), sentences, frozenset())
+    return Asked(question.strip(), sentences, right, target)
 
 
 def _plain(text: str) -> str:

