@@ -30,6 +30,7 @@ SMOKE_TEXTS, SMOKE_STEPS, SMOKE_QUESTIONS = 12, 3, 40
 QUESTIONS = 1_000
 """Questions of Disfl-QA that are asked, as of the sentences' embedders; those with an answer are scored."""
 
+COURSE = "In one piece, by the recipe."
 PEFT = {
     "task_type": "QUESTION_ANS",
     "base_model_name_or_path": "sentence-transformers/all-MiniLM-L6-v2",
@@ -98,6 +99,7 @@ def describe(
         questions=scores[0],
         scores=scores[1],
         training=Training(
+            course=COURSE,
             rows=len(rows[0].ids),
             dev_rows=len(rows[1].ids),
             settings={**asdict(recipe), "optimizer": "AdamW"},

@@ -23,8 +23,9 @@ class Score(Part):
 
 
 class Training(Part):
-    """How the weights were trained; `settings` is the recipe as run."""
+    """How the weights were trained; `settings` is the recipe, and `course` how the run differed from it."""
 
+    course: str
     rows: int
     dev_rows: int
     settings: dict[str, float | int | str | None]

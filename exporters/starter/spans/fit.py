@@ -25,7 +25,7 @@ class Recipe:
     The learning rate rises over `warmup_steps`, then falls to nothing. `first_layer` is the lowest with adapters.
     """
 
-    steps: int = 560
+    steps: int = 480
     warmup_steps: int = 48
     learning_rate: float = 8e-4
     head_learning_rate: float = 3e-3

@@ -18,12 +18,14 @@ from exporters.starter.packages import CannotBuild
 from exporters.starter.publishing import read_manifest, seal, write_digests
 from exporters.starter.sentiment import card as sentiment
 from exporters.starter.software import card as software
+from exporters.starter.spans import card as spans
 
 RECIPES: dict[str, tuple[type[Any], Any]] = {
     "minilm-sentiment": (sentiment.Manifest, sentiment.card),
     "distilbert-sentiment": (sentiment.Manifest, sentiment.card),
     "mpnet-sentiment": (adapter.AdapterManifest, adapter.card),
     "minilm-entities": (entities.EntitiesCard, entities.card),
+    "minilm-spans": (spans.SpansCard, spans.card),
     "extract-realtime": (extractive.ExtractiveCheckpoint, extractive.card),
     "extract-quality": (extractive.ExtractiveCheckpoint, extractive.card),
     "bart-software": (software.SummariserManifest, software.card),
