@@ -83,6 +83,7 @@ def card(manifest: SpansCard) -> str:
         millions=manifest.parameters / 1e6,
         **of_adapter(manifest.trained_parameters, manifest.base_size_bytes),
         table=table_rows(score_rows(manifest)),
+        course=training.course,
         dev=", ".join(percent(one) for one in training.dev_same),
         data=sources(manifest.data),
         **of_training(training.wall_s, training.settings, training.libraries),
