@@ -26,7 +26,7 @@ NAME = "minilm-spans"
 DEV = 400
 """Made questions that are scored while training."""
 
-SMOKE_TEXTS, SMOKE_STEPS, SMOKE_QUESTIONS = 12, 3, 40
+SMOKE_TEXTS, SMOKE_STEPS, SMOKE_QUESTIONS = 120, 3, 20
 QUESTIONS = 1_000
 """Questions of Disfl-QA that are asked, as of the sentences' embedders; those with an answer are scored."""
 
