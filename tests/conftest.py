@@ -70,7 +70,7 @@ def group_of(path: str) -> str:
 
 
 REPEATING = ("tests/property/", "tests/unit/loadtests/")
-"""Whose tests take ways that others take too, again and again: watched by coverage they last more than twice as long."""
+"""Whose tests take ways that others take too, again and again: watched by coverage they last twice as long."""
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly has mixed them

@@ -235,9 +235,10 @@ def _start(
     """Starts the gateway with the checkpoints that have a variant. Raises NotReady if one is rejected."""
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import Listening, TransportSettings
+    from deployments.serve.checkpoint import TransportSettings
     from deployments.serve.discovery import APPLICATION
     from deployments.serve.graph import Placement, application
+    from deployments.serve.ingress import Listening
 
     transport = TransportSettings(folder / "run", certificates=None)
     placement = Placement(transport, Listening(host, port, drain_s=DRAIN_S), notes=folder / NOTES)
