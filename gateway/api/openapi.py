@@ -42,6 +42,7 @@ ALWAYS = (
     errors.UnknownHost,
     errors.RequestTimeout,
     errors.HeadTooLarge,
+    errors.MethodNotImplemented,
     errors.VersionNotSupported,
     errors.InternalError,
     errors.TooManyConnections,
@@ -168,7 +169,7 @@ _OF_STATUS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",),
 _ON_TASKS = tuple(name for name in ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
 _UNDECIDED = (request.REQUEST_ID, OUTCOME)
-_BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 505)
+_BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 501, 505)
 
 
 def _json(name: str) -> tuple[str, Json]:
