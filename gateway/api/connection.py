@@ -12,7 +12,7 @@ import logging
 import re
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv6Network
@@ -41,6 +41,8 @@ from gateway.model.request import REQUEST_ID
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Those of a request, as an ASGI scope has them."""
 Application: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 """An ASGI application that is a coroutine function."""
 
@@ -104,13 +106,15 @@ log = logging.getLogger("gateway.http")  # none of those that the access log sho
 class Hub:
     """What the connections of one server share. `date` is the header line of that name; `empty`: none is open.
 
-    `by_address` counts the open ones by their client. `refused` is told of each request that the server answers itself.
+    `by_address` counts the open ones by their client. `refused` is told of each request that the server answers itself,
+    and `told` gives more headers of that answer, for those of the request as far as they are read.
     """
 
     app: Application
     limits: Limits
     clock: Clock
     refused: Callable[[Problem], None] = lambda problem: None
+    told: Callable[[Headers], Mapping[str, str]] = lambda headers: {}
     open: set[Connection] = field(default_factory=set)
     by_address: Counter[str] = field(default_factory=Counter)
     draining: bool = False
@@ -218,6 +222,7 @@ class Exchange:
             "content-length": str(len(content)),
             REQUEST_ID: identity,
             **problem.headers(),
+            **self._connection.told(self.scope["headers"]),
         }
         headers = [(name.encode(), value.encode()) for name, value in told.items()]
         self.keep_alive = False
@@ -458,6 +463,10 @@ class Connection(asyncio.Protocol):
         else:
             self.due_s = self._hub.clock() + self._hub.limits.body_timeout_s
             self.flow()
+
+    def told(self, headers: Headers) -> Mapping[str, str]:
+        """More headers of an answer of the server's own."""
+        return self._hub.told(headers)
 
     def refused(self, problem: Problem) -> None:
         """Notes an answer of the server's own."""

@@ -20,6 +20,7 @@ from gateway.advising.knowledge import knowledge
 from gateway.advising.situation import Situation
 from gateway.api import openai, responses
 from gateway.api.bodies import RouteBody, encode
+from gateway.api.kept import KeptFile
 from gateway.api.responses import FIRST_MET, OUTCOME
 from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
@@ -211,9 +212,9 @@ _DETAILS = {
 
 
 @lru_cache(maxsize=2)
-def encoded_document(tasks: tuple[Task, ...]) -> bytes:
+def document_file(tasks: tuple[Task, ...]) -> KeptFile:
     """The document for these tasks as JSON. It is made once, since that takes as long as hundreds of requests."""
-    return encode(openapi_document(tasks))
+    return KeptFile.of(encode(openapi_document(tasks)), _JSON, {})
 
 
 def openapi_document(tasks: Collection[Task]) -> Json:
