@@ -93,6 +93,7 @@ _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() fo
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 _OTHER_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")  # in llhttp's words
+_OTHER_METHOD = "Invalid method for HTTP"  # likewise: RTSP's
 _CLOSE = b"connection: close\r\n"
 _WITHOUT_BODY = (204, 304)
 _REQUEST = re.compile(rb"(?:\r?\n)*[\w!#$%&'*+.^`|~-]+ (?:/|\*|https?://)", re.ASCII)  # of any method (RFC 9110, 9.1)
@@ -374,7 +375,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes a header; what comes behind a body is left out."""
         if self._in_head:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Makes the request. Raises a Problem, which the parser hands on to `data_received`."""
@@ -531,12 +532,12 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             return
         self._head_read += len(data)
-        reading, begins = self._reading, self.idle
+        reading, idle = self._reading, self.idle
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
             if not self._ending:
-                self._refuse(_problem_of(error, data if begins else b""))
+                self._refuse(_problem_of(error, data if idle and not self._exchanges else b""))
         if self._in_head and self._head_read > MAX_HEAD:
             self._refuse(HeadTooLarge(MAX_HEAD))
         if reading is not None and reading is self._reading and not self._ending:
@@ -677,7 +678,8 @@ def _problem_of(error: httptools.HttpParserError, begin: bytes) -> Problem:
     told = error.__context__
     if isinstance(told, Problem):
         return told
-    if isinstance(error, httptools.HttpParserInvalidMethodError) and _REQUEST.match(begin):
+    of_method = isinstance(error, httptools.HttpParserInvalidMethodError) or str(error).startswith(_OTHER_METHOD)
+    if of_method and _REQUEST.match(begin):
         return MethodNotImplemented()
     return VersionNotSupported() if str(error) in _OTHER_VERSIONS else _malformed("the request is not HTTP/1.1")
 

@@ -108,13 +108,21 @@ async def test_a_refused_head_is_told_what_is_wrong(echo: Echo, name: str, wish:
     assert status == (431 if "long" in name else 400) and why in body
 
 
-@pytest.mark.parametrize("method", [b"MEET", b"get", b"\r\nFOO", b"M!"])
+@pytest.mark.parametrize("method", [b"MEET", b"get", b"\r\nFOO", b"M!", b"DESCRIBE"])
 async def test_a_method_that_nobody_knows_is_a_501(echo: Echo, method: bytes) -> None:
     """A request of an unknown method is answered so, not as something that is no HTTP."""
     async with serving(echo) as served, served.client() as client:
         await client.send(method + b" /classify HTTP/1.1\r\nHost: a\r\n\r\n")
         assert is_problem(await client.answer(), 501, "method_not_implemented")
     assert served.refused == ["method_not_implemented"]
+
+
+async def test_a_refused_request_is_told_apart_from_the_one_before_it(echo: Echo) -> None:
+    """Bytes that are no HTTP are that, too, where a request comes before them in one piece."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE + MALFORMED["another protocol"])
+        assert (await client.answer())[0] == 200
+        assert is_problem(await client.answer(), 400, "invalid_request")
 
 
 ENDLESS = {
@@ -321,10 +329,11 @@ async def test_head_has_headers_only(echo: Echo) -> None:
         assert told.count(b"HTTP/1.1 200 OK") == 2 and told.count(b"content-length: 11") == 2 and BODY not in told
 
 
-async def test_expectations_are_answered_at_once(echo: Echo) -> None:
+@pytest.mark.parametrize("expects", [b"100-continue", b"100-Continue \t"])
+async def test_expectations_are_answered_at_once(echo: Echo, expects: bytes) -> None:
     """A client that asks before it sends its body is told to go on at once."""
     async with serving(echo) as served, served.client() as client:
-        await client.send(HEAD + b"Content-Length: 11\r\nExpect: 100-continue\r\n\r\n")
+        await client.send(HEAD + b"Content-Length: 11\r\nExpect: " + expects + b"\r\n\r\n")
         assert (await client.answer())[0] == 100
         await client.send(BODY)
         assert (await client.answer())[::2] == (200, BODY)
