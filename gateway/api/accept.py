@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import re
 
-from starlette.datastructures import Headers
-
 _LISTED = re.compile(r"\s*([^;\s]+)\s*((?:;.*)?)")
 _WEIGHT = re.compile(r";\s*q\s*=\s*([^;\s]*)")
 _NUMBER = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
-
-
-def listed(headers: Headers, name: str) -> str:
-    """The lines of a header that holds a list, as one: that is the same (RFC 9110, section 5.3)."""
-    return ", ".join(headers.getlist(name))
 
 
 def named(accepted: str, name: str) -> float:

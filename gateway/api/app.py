@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.advising.advice import Advice, Adviser, UnknownSituation
 from gateway.advising.situation import Machine, Situation
 from gateway.api import bodies, openai, streaming
-from gateway.api.accept import listed, named, takes_gzip, weight
+from gateway.api.accept import named, takes_gzip, weight
 from gateway.api.access import Access
 from gateway.api.connection import FIRST_BYTE
 from gateway.api.console import ADVICE, PATHS, read_page
@@ -119,6 +119,11 @@ def _unused(terms: Terms, request: Request) -> Sequence[str]:
     return () if terms.first_token_s == request.terms.first_token_s else (FIRST_BUDGET,)
 
 
+def _listed(http: HttpRequest, name: str) -> str:
+    """The lines of a header that holds a list, as one: that is the same (RFC 9110, section 5.3)."""
+    return ", ".join(http.headers.getlist(name))
+
+
 @dataclass(frozen=True)
 class App:
     """The handlers of the contract's endpoints. Called, it is the ASGI application, but for the last resort."""
@@ -181,7 +186,7 @@ class App:
         task = TASKS[next(claimed, endpoint)]
         http.scope[_TASK] = task.name
         body = bodies.parse(content, task.body, self.limits)
-        accept = listed(http.headers, "accept")
+        accept = _listed(http, "accept")
         events = (task.streams or EVENT_STREAM in accept.lower()) and streaming.is_asked_for(accept, body)
         request = self._request(task, body, terms, arrived_s, streamed=bool(events))
         details = b"details=true" in http.scope["query_string"].split(b"&")
@@ -290,7 +295,7 @@ class App:
         the processors.
         """
         varies = {"Vary": "Accept"}
-        accept = listed(http.headers, "accept")
+        accept = _listed(http, "accept")
         if 0 < named(accept, _HTML) >= weight(accept, _JSON):
             response = await self.kept(page, http)
             response.headers.add_vary_header("Accept")
@@ -328,18 +333,18 @@ class App:
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
         scrape, headers = await self.scrape.gather(), {"Vary": "Accept, Accept-Encoding"}
-        accept = listed(http.headers, "accept")
+        accept = _listed(http, "accept")
         wanted = 0 < named(accept, _OPEN_METRICS) >= weight(accept, _PLAIN)
         content, media_type = metrics.formatted(scrape, open_metrics=wanted)
-        if takes_gzip(listed(http.headers, "accept-encoding")):
+        if takes_gzip(_listed(http, "accept-encoding")):
             content = await asyncio.to_thread(packed, content)
             headers["Content-Encoding"] = "gzip"
         return self._respond(http, content, media_type, 200, headers)
 
     async def kept(self, file: KeptFile, http: HttpRequest) -> Response:
         """`GET` of a file of the console, or of `/openapi.json`: 304 if the client has it."""
-        gzip = takes_gzip(listed(http.headers, "accept-encoding"))
-        if file.is_known(listed(http.headers, "if-none-match")):
+        gzip = takes_gzip(_listed(http, "accept-encoding"))
+        if file.is_known(_listed(http, "if-none-match")):
             return self._respond(http, b"", file.media_type, 304, file.headers(gzip))
         return self._respond(http, file.packed if gzip else file.content, file.media_type, 200, file.headers(gzip))
 
@@ -386,11 +391,12 @@ class App:
     async def _body(self, http: HttpRequest) -> bytes:
         """Reads and decodes the body, up to its limit. Raises InputTooLong, UnsupportedEncoding, ClientDisconnect."""
         limit = self.limits.max_body_bytes
-        encoding = listed(http.headers, "content-encoding")
+        encoding = _listed(http, "content-encoding")
         announced = http.headers.get("content-length", "")
         if announced.isdecimal() and float(announced) > limit:  # int() refuses thousands of digits
             raise bodies.body_too_long(limit)
-        checked(encoding)  # before the client is told to send the body
+        if encoding:
+            checked(encoding)  # before the client is told to send the body
         parts: list[bytes] = []
         size = 0
         try:
@@ -484,11 +490,10 @@ class App:
         told = {"Cache-Control": "no-store"} if http.scope["method"] in ("GET", "HEAD") else {}
         told |= headers or {}
         response = Response(content, status, {**told, REQUEST_ID: self._request_id(http)}, media_type)
-        for name, value in self.access.headers(http.scope["headers"]).items():
-            if name == "Vary":
-                response.headers.add_vary_header(value)
-            else:
-                response.headers[name] = value
+        if self.access.cors_origins:
+            told = self.access.headers(http.scope["headers"])
+            response.headers.add_vary_header(told.pop("Vary"))
+            response.headers.update(told)
         return response
 
 
