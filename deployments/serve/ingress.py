@@ -122,7 +122,10 @@ class IngressDeployment:
             self._joining = asyncio.create_task(self._joined(notes, replicas, asked))
             self._joining.add_done_callback(_report)
         await self._connected()
-        self._server = HttpServer(self._application(catalog, notes), catalog.limits, time.monotonic, self._errors.count)
+        access = Access.of(listening.host, os.environ)
+        application = self._application(catalog, notes, access)
+        count = self._errors.count
+        self._server = HttpServer(application, catalog.limits, time.monotonic, count, access.headers)
         await self._server.start(listening.host, listening.port)
 
     async def metrics(self) -> Process:
@@ -154,7 +157,7 @@ class IngressDeployment:
         router, load = self._service.router, self._service.load
         await Joining(router, load, Notes(notes), find, lambda name: ask_variant(replicas[name])).run()
 
-    def _application(self, catalog: Catalog, notes: Path | None) -> Application:
+    def _application(self, catalog: Catalog, notes: Path | None, access: Access) -> Application:
         return app.build(
             self._service,
             self._scrape,
@@ -164,7 +167,7 @@ class IngressDeployment:
             draining=lambda: self._server.draining,
             is_shared=lambda: notes is not None and (notes.parent / STANDING_IN).exists(),
             refused=self._errors.count,
-            access=Access.of(self._listening.host, os.environ),
+            access=access,
         )
 
     async def _connected(self) -> None:

@@ -147,3 +147,11 @@ async def test_too_many_windows_are_refused(tmp_path: Path) -> None:
         refused = await handled(tmp_path, ask(*asked), engine)
         assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG and not engine.rows
         assert str(MOST_WINDOWS) in refused.detail and "said" not in refused.detail
+
+
+@pytest.mark.parametrize("marked", ["LEE\u0301", "LE\u0301E", "LEE\u0941"])
+async def test_an_answer_has_the_marks_of_its_last_letter(tmp_path: Path, marked: str) -> None:
+    """An answer that ends with a letter with a combining mark of its own has that mark."""
+    context = f"said Ann and {marked}."
+    ((found,),) = (await answered(tmp_path, ask((WHO, context)))).outputs
+    assert found.answer == context[found.start : found.end] == f"Ann and {marked}"

@@ -164,6 +164,15 @@ async def test_combining_marks_do_not_hide_a_name(tmp_path: Path, aggregation: A
 
 
 @pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])
+@pytest.mark.parametrize("marked", ["lee\u0301", "le\u0301e", "lee\u0316\u0301", "lee\u0941", "lee\ufe0f"])
+async def test_a_place_has_the_marks_of_its_last_letter(tmp_path: Path, aggregation: Aggregation, marked: str) -> None:
+    """An entity's place holds every mark of its letters, within a word, at its end and at the end of the text."""
+    text = f"\u0301 {marked}, and {marked}"
+    answer = await answered(tmp_path, tokens(text, aggregation=aggregation))
+    assert found(text, answer.outputs[0]) == [("PER" if aggregation != "none" else "I-PER", marked)] * 2
+
+
+@pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])
 async def test_redaction_puts_kinds_in_place(tmp_path: Path, aggregation: Aggregation) -> None:
     """The text with kinds in place of entities comes beside the entities, whose places are in the text as it came."""
     text = f"{SMILE} ann lee, new york!"
