@@ -176,11 +176,11 @@ class App:
         """`POST` to a task's endpoint, with a body of that task or of one that claims it by a parameter."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
-        content = await self._body(http)
-        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(content, parameter))
+        sent = bodies.read(await self._body(http), self.limits)
+        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(sent, parameter))
         task = TASKS[next(claimed, endpoint)]
         http.scope[_TASK] = task.name
-        body = bodies.parse(content, task.body, self.limits)
+        body = bodies.validated(sent, task.body)
         accept = http.headers.get("accept", "")
         events = (task.streams or EVENT_STREAM in accept) and streaming.is_asked_for(accept, body)
         request = self._request(task, body, terms, arrived_s, streamed=bool(events))
@@ -261,7 +261,9 @@ class App:
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
         claims, sent = claims_on(body.task), body.parameters or {}
-        task = router.task(next((name for parameter, name in claims.items() if parameter in sent), body.task))
+        task = router.task(
+            next((name for parameter, name in claims.items() if sent.get(parameter) is not None), body.task)
+        )
         own = bodies.of_task(body, task)
         request = self._request(task, own, terms, arrived_s, streamed=terms.first_token_s is not None)
         deadline = router.deadline(request)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, to_builtins
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, Tag
 
 from gateway.api.responses import Events
 from gateway.api.responses import Told as Facts
@@ -28,7 +28,7 @@ from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
 from gateway.service import Finished
 from gateway.tasks import TASKS
-from gateway.tasks.base import Event, Ignored, Strict, Task, Text
+from gateway.tasks.base import MANY, ONE, Event, Ignored, Inputs, ListOf, Strict, Task, one_or_many
 
 PREFIX = "/v1/"
 """Paths of OpenAI's interface, whose errors have OpenAI's form."""
@@ -54,7 +54,10 @@ class ChatMessage(Strict):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description="developer is read as system")
-    content: str | list[Part]
+    content: Annotated[
+        Annotated[str, Tag(ONE)] | Annotated[ListOf[Part], Tag(MANY)],
+        one_or_many("Input should be a text or a list of parts"),
+    ]
     name: Ignored[str] = None
 
     def said(self) -> str:
@@ -128,7 +131,13 @@ class WritingBody(OpenAIBody):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: (
+        Annotated[
+            Annotated[str, Tag(ONE)] | Annotated[ListOf[str], Tag(MANY)],
+            one_or_many("Input should be a text or a list of texts"),
+        ]
+        | None
+    ) = None
     n: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1 alone: one answer is written")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -162,7 +171,7 @@ class WritingBody(OpenAIBody):
 class ChatBody(WritingBody):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[ListOf[ChatMessage], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: Literal[False] | None = None
@@ -208,7 +217,7 @@ class ChatBody(WritingBody):
 class CompletionBody(WritingBody):
     """The body of `POST /v1/completions`."""
 
-    prompt: str | list[Text]
+    prompt: Inputs
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     echo: bool | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = Field(default=None, description="empty alone")
@@ -239,7 +248,7 @@ class CompletionBody(WritingBody):
 class EmbeddingsBody(OpenAIBody):
     """The body of `POST /v1/embeddings`."""
 
-    input: str | list[Text]
+    input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
 
     def inputs(self) -> object:

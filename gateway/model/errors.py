@@ -218,7 +218,7 @@ class InputTooLong(Problem):
         """
 
         limit: int
-        unit: Literal["bytes", "inputs", "characters", "tokens"]
+        unit: Literal["bytes", "values", "inputs", "characters", "tokens"]
         inputs: int
         characters: int
         tokens: int

@@ -19,6 +19,7 @@ from gateway.tasks.base import (
     OPTIONS,
     PAIR,
     Ignored,
+    ListOf,
     Options,
     RequestBody,
     Spellings,
@@ -94,7 +95,7 @@ ClassifyInput = Annotated[
     Discriminator(_kind_of, custom_error_type="text_type", custom_error_message=_EACH),
 ]
 ClassifyInputs = Annotated[
-    Annotated[Text, Tag(ONE)] | Annotated[TextPair, Tag(PAIR)] | Annotated[list[ClassifyInput], Tag(MANY)],
+    Annotated[Text, Tag(ONE)] | Annotated[TextPair, Tag(PAIR)] | Annotated[ListOf[ClassifyInput], Tag(MANY)],
     Discriminator(_one_or_many, custom_error_type="text_type", custom_error_message=_MESSAGE),
 ]
 

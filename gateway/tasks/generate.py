@@ -24,6 +24,7 @@ from gateway.tasks.base import (
     OPTIONS,
     Event,
     Ignored,
+    ListOf,
     Options,
     StreamedBody,
     Streaming,
@@ -66,8 +67,8 @@ def _form(inputs: object) -> str | None:
 
 Prompts = Annotated[
     Annotated[Text, Tag(ONE)]
-    | Annotated[list[Text], Tag(MANY)]
-    | Annotated[list[Message], Field(min_length=1), Tag(CONVERSATION)],
+    | Annotated[ListOf[Text], Tag(MANY)]
+    | Annotated[ListOf[Message], Field(min_length=1), Tag(CONVERSATION)],
     Discriminator(
         _form,
         custom_error_type="text_type",
@@ -76,7 +77,7 @@ Prompts = Annotated[
 ]
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MOST_STOP_CHARACTERS)]
-Stops: TypeAlias = Annotated[list[Stop], Field(max_length=MOST_STOPS)]
+Stops: TypeAlias = Annotated[ListOf[Stop], Field(max_length=MOST_STOPS)]
 
 
 class GenerateBodyParameters(Strict):

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, JsonValue
 
 from gateway.model.messages import Parameters
-from gateway.tasks.base import OPTIONS, Options, RequestBody, Strict, Task, Text
+from gateway.tasks.base import OPTIONS, ListOf, Options, RequestBody, Strict, Task, Text
 from gateway.tasks.embed import EMBEDDER
 
 
@@ -16,7 +16,7 @@ class SimilarityInputs(Strict):
     """One text, and those that it is compared with."""
 
     source_sentence: Text = Field(description="the text that the others are compared with")
-    sentences: Annotated[list[Text], Field(min_length=1, description="the texts that are compared with it")]
+    sentences: Annotated[ListOf[Text], Field(min_length=1, description="the texts that are compared with it")]
 
 
 class SimilarityBodyParameters(Strict):

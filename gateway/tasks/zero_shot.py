@@ -28,7 +28,7 @@ from gateway.model.errors import InvalidRequest, no_text
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import Claim, Document, Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import Claim, Document, ListOf, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.classify import LabelScore
 from gateway.tasks.embed import EmbedderManifest
 from gateway.tasks.service_time import BatchedModel, StepSharing
@@ -98,7 +98,7 @@ def _has_place(template: str) -> str:
 
 
 Label = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS), AfterValidator(_not_blank)]
-Labels = Annotated[list[Label], Field(min_length=1, max_length=MOST_LABELS), AfterValidator(_differ), _Listed()]
+Labels = Annotated[ListOf[Label], Field(min_length=1, max_length=MOST_LABELS), AfterValidator(_differ), _Listed()]
 Template = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS), AfterValidator(_has_place)]
 
 

@@ -45,6 +45,15 @@ async def test_a_conversation_is_answered_within_its_budget() -> None:
     assert [record.task for record in told.kept.records] == [GENERATE.name]
 
 
+@pytest.mark.parametrize("turns", [1, 3, 4, 15])
+async def test_a_conversation_goes_on_with_what_openais_client_gives_back(turns: int) -> None:
+    """A message as that client dumps it has many fields that nobody has set; they refuse no turn."""
+    unset = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "tool_calls"))
+    said = {"role": "assistant", "content": "Hello.", **unset}
+    response = await post(generating(), "/v1/chat/completions", {"messages": [*HELLO, *[said, *HELLO] * turns]})
+    assert response.status_code == 200, response.text
+
+
 async def test_a_model_that_names_a_checkpoint_pins_it() -> None:
     """The budget does not switch what was named."""
     response = await post(generating(), "/v1/completions", {"model": SCRIBBLER, "prompt": ["a", "b"]})
