@@ -86,8 +86,9 @@ _TASK = "punctual.task"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
 _ANSWERED = "punctual.answered_s"
+_NAMES = "punctual.names"
 """Keys of the ASGI scope: the request's id, its task once that is known, its terms, whether the service has it and
-records it, and when it ended."""
+records it, when it ended, and the names of fields in a body of OpenAI's interface."""
 
 
 class Scrape(Protocol):
@@ -224,7 +225,7 @@ class App:
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), endpoint.body, self.limits)
         task, asked = openai.placed(endpoint.name, body.model, self._tasks())
-        http.scope[_TASK] = task.name
+        http.scope[_TASK], http.scope[_NAMES] = task.name, body.names
         own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
         joined, streamed = openai.joined(terms, asked), bool(body.wants_events)
         request = self._request(task, own, joined, arrived_s, streamed=streamed)
@@ -463,8 +464,8 @@ class App:
 
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
         headers = {**(headers or {}), **problem.headers()}
-        if (path := http.scope["path"]).startswith(openai.PREFIX):
-            status, document = openai.problem_document(problem, path)
+        if http.scope["path"].startswith(openai.PREFIX):
+            status, document = openai.problem_document(problem, http.scope.get(_NAMES, openai.NONE))
             return self._json(http, document, status, headers)
         content = bodies.encode(problem.document())
         return self._respond(http, content, "application/problem+json", problem.http_status, headers)

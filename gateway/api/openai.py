@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, to_builtins
-from pydantic import Field, JsonValue, Tag
+from pydantic import Field, JsonValue, Tag, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from gateway.api.responses import Events
 from gateway.api.responses import Told as Facts
@@ -42,6 +43,9 @@ sibling the address. It leaves the choice to the gateway."""
 
 Json: TypeAlias = dict[str, Any]
 
+NONE: Mapping[str, str] = {}
+"""No names: of a body that was not read, the faults are by its own fields."""
+
 
 class Part(Strict):
     """A part of what a message says."""
@@ -53,12 +57,23 @@ class Part(Strict):
 class ChatMessage(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(description="developer is read as system")
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="developer is read as system; one of these two that says nothing is left out"
+    )
     content: Annotated[
         Annotated[str, Tag(ONE)] | Annotated[ListOf[Part], Tag(MANY)],
         one_or_many("Input should be a text or a list of parts"),
     ]
     name: Ignored[str] = None
+
+    @field_validator("content")
+    @classmethod
+    def _says_something(cls, content: str | list[Part], known: ValidationInfo) -> str | list[Part]:
+        """Refuses a message that says nothing, where it is not left out."""
+        silent = not content if isinstance(content, str) else not any(part.text for part in content)
+        if silent and known.data.get("role") in ("user", "assistant"):
+            raise PydanticCustomError("silent", "must not be empty")
+        return content
 
     def said(self) -> str:
         """The text of the message."""
@@ -91,6 +106,11 @@ class OpenAIBody(Strict):
     @abstractmethod
     def parameters(self) -> Json:
         """The `parameters` of that body, of which those that were not given are left out."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Mapping[str, str]:
+        """The fields of this body by those of the task's own, where they differ."""
 
     @property
     def wants_events(self) -> bool:
@@ -185,6 +205,12 @@ class ChatBody(WritingBody):
     prompt_cache_key: Ignored[str] = None
     safety_identifier: Ignored[str] = None
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The length goes by the name that was sent."""
+        most = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        return {"inputs": "messages", "max_new_tokens": most}
+
     def inputs(self) -> object:
         """The conversation. A system message that says nothing is left out."""
         return [
@@ -226,6 +252,11 @@ class CompletionBody(WritingBody):
         default=None, description="null alone: of no token a probability is told, and 0 asks for them"
     )
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The prompt, its length, and whether it is repeated."""
+        return {"inputs": "prompt", "max_new_tokens": "max_tokens", "return_full_text": "echo"}
+
     def inputs(self) -> object:
         """The prompts."""
         return self.prompt
@@ -250,6 +281,11 @@ class EmbeddingsBody(OpenAIBody):
 
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The texts."""
+        return {"inputs": "input"}
 
     def inputs(self) -> object:
         """The texts."""
@@ -489,10 +525,15 @@ def placed(endpoint: str, model: str, checkpoints: Mapping[str, Sequence[str]]) 
 
 
 def document_of(body: OpenAIBody, endpoint: str, task: Task) -> Json:
-    """The body of a task's own endpoint. What the task does not take is left out: a search is told nothing of draws."""
-    taken = task.openai[endpoint]
-    parameters = {name: value for name, value in body.parameters().items() if name in taken}
-    return {"inputs": body.inputs(), "parameters": parameters}
+    """The body of a task's own endpoint.
+
+    What the task does not take is left out where it changes nothing. Raises InvalidRequest where it would.
+    """
+    taken, given = task.openai[endpoint], body.parameters()
+    for name, value in given.items():
+        if name not in taken and value:
+            raise InvalidRequest.of_field(body.names.get(name, name), f"is not done by {task.name}")
+    return {"inputs": body.inputs(), "parameters": {name: given[name] for name in given if name in taken}}
 
 
 def _served(checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
@@ -511,26 +552,17 @@ def joined(terms: Terms, asked: Terms) -> Terms:
     return replace(terms, pinned=asked.pinned or terms.pinned, min_tier=asked.min_tier or terms.min_tier)
 
 
-_OURS = re.compile(r"^(?:(inputs)\b|parameters\.)")
-_UNION = re.compile(r"\.(?:str|list\[[\w-]+\])(?=$|[.\[])")
-"""Where a field is the task's own, and the tags by which pydantic tells the kinds of a field apart."""
-
-_THEIRS = {
-    "ChatBody": {"inputs": "messages", "max_new_tokens": "max_tokens"},
-    "CompletionBody": {"inputs": "prompt", "max_new_tokens": "max_tokens"},
-    "EmbeddingsBody": {"inputs": "input"},
-}
+_OURS = re.compile(r"^(?:parameters\.)?(\w+)")
+"""Where a field is the task's own."""
 
 
-def in_their_words(problem: Problem, body: type[OpenAIBody] | None) -> Problem:
-    """The problem with the fields of this body in place of those of the task's own, where it names some."""
-    names = _THEIRS.get(body.__name__, {}) if body is not None else {}
+def in_their_words(problem: Problem, names: Mapping[str, str]) -> Problem:
+    """The problem with the fields of the client's body, of which there are `names`, in place of the task's own."""
 
     def theirs(field: str) -> str:
-        field = _OURS.sub(lambda found: names.get(found[1], found[1]) if found[1] else "", field)
-        return _UNION.sub("", field.replace("max_new_tokens", names.get("max_new_tokens", "max_new_tokens"), 1))
+        return _OURS.sub(lambda found: names.get(found[1], found[1]), field)
 
-    if isinstance(problem, InvalidRequest | InputTooLong):
+    if names and isinstance(problem, InvalidRequest | InputTooLong):
         field, colon, message = problem.detail.partition(": ")
         problem.detail = f"{theirs(field)}{colon}{message}"
         errors = problem.members.get("errors")
@@ -541,13 +573,12 @@ def in_their_words(problem: Problem, body: type[OpenAIBody] | None) -> Problem:
     return problem
 
 
-def problem_document(problem: Problem, path: str = "") -> tuple[int, OpenAIProblem]:
-    """The status and the document of a problem in OpenAI's form, with the fields of the path's own body.
+def problem_document(problem: Problem, names: Mapping[str, str] = NONE) -> tuple[int, OpenAIProblem]:
+    """The status and the document of a problem in OpenAI's form, with the fields of the client's body by their `names`.
 
     What does not validate is a 400 there, and so is a text that is too long. All other statuses are the contract's.
     """
-    endpoint = ENDPOINTS.get(path)
-    problem = in_their_words(problem, endpoint.body if endpoint else None)
+    problem = in_their_words(problem, names)
     status = problem.http_status
     if isinstance(problem, InvalidRequest | InputTooLong):
         status = 400
@@ -604,7 +635,7 @@ class OpenAIForm:
             return [*map(Event, chunks), Event(Raw(b"[DONE]"))]
 
         def fault(problem: Problem) -> Event:
-            return Event(problem_document(problem)[1])
+            return Event(problem_document(problem, body.names)[1])
 
         return Events(delta, end, fault)
 

@@ -99,6 +99,31 @@ async def test_a_streamed_answer_says_what_a_plain_one_does(deltas: tuple[Delta,
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": 7}]}, 400, "messages[0].content"),
         ("/v1/embeddings", {"input": 7}, 400, "input"),
         ("/v1/completions", {"prompt": "a", "max_tokens": 5000}, 400, "max_tokens"),
+        ("/v1/chat/completions", {"messages": HELLO, "max_tokens": 5000}, 400, "max_tokens"),
+        ("/v1/chat/completions", {"messages": HELLO, "max_completion_tokens": 5000}, 400, "max_completion_tokens"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "system", "content": ""}, *HELLO, {"role": "user", "content": ""}]},
+            400,
+            "messages[2].content",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]},
+            400,
+            "messages[0].content",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]},
+            400,
+            "messages[0].content[1].type",
+        ),
+        ("/v1/chat/completions", {"messages": HELLO, "stop": ["a", 7]}, 400, "stop[1]"),
+        ("/v1/chat/completions", {"messages": HELLO, "inputs": "a"}, 400, "inputs"),
+        ("/v1/completions", {"prompt": ["a", ""]}, 400, "prompt[1]"),
+        ("/v1/completions", {"prompt": 7}, 400, "prompt"),
+        ("/v1/embeddings", {"input": ["a", ""]}, 400, "input[1]"),
         ("/v1/completions", {"prompt": []}, 400, "prompt"),
         ("/v1/chat/completions", {"messages": HELLO, "model": "gpt-4o"}, 404, "model"),
         ("/v1/embeddings", {"input": "a"}, 404, None),
@@ -112,6 +137,7 @@ async def test_errors_name_the_clients_own_field(
     response = await post(generating(), path, body)
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (status, param), error
+    assert param in (None, "model") or error["message"].startswith(f"{param}: "), error
     assert response.headers["X-Request-Id"] and error["message"]
 
 
