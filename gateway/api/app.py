@@ -196,7 +196,7 @@ class App:
         http.scope[_ANSWERED] = request.arrived_s + finished.record.latency_s
         headers = headers_of(finished.record)
         if finished.answer is None:
-            return self._problem(http, finished.problem or InternalError(), headers)
+            return self._problem(http, form.problem(finished), headers)
         told = self._facts(TASKS[request.task], finished.record.checkpoint)
         headers |= {fact.header: str(value) for fact, value in told}
         document = form.document(finished, finished.answer, told)
@@ -210,7 +210,7 @@ class App:
         with ExitStack() as left:
             left.callback(answering.leave)
             if isinstance(begun, Finished) and begun.answer is None:
-                return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
+                return self._problem(http, form.problem(begun), headers_of(begun.record))
             record = begun.record if isinstance(begun, Finished) else begun
             told = self._facts(TASKS[request.task], record.checkpoint)
             headers = {**decided_headers(record), **streaming.HEADERS}
@@ -229,7 +229,7 @@ class App:
         own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
         joined, streamed = openai.joined(terms, asked), bool(body.wants_events)
         request = self._request(task, own, joined, arrived_s, streamed=streamed)
-        form = OpenAIForm(body, terms.request_id, now_s())
+        form = OpenAIForm(body, own, terms.request_id, now_s())
         return await (self._streamed if body.wants_events else self._plain)(http, request, form)
 
     async def models(self, http: HttpRequest) -> Response:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
 from gateway.catalogs.catalog import Limits
-from gateway.model.errors import InputTooLong, InvalidRequest, no_text
+from gateway.model.errors import InputTooLong, InvalidRequest, Problem, no_text
 from gateway.tasks.base import INPUTS_TAGS, MOST_CHARACTERS_OF_A_NAME, RequestBody, Strict, Task
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -148,6 +148,19 @@ def of_task(body: RouteBody, task: Task) -> RequestBody:
 def ignored(body: RequestBody) -> list[str]:
     """What was sent and changes nothing, by its path in the body, as far as `MOST_IGNORED`."""
     return list(islice(body.ignored(), MOST_IGNORED))
+
+
+def placed(problem: Problem, body: RequestBody) -> Problem:
+    """The problem with the place in the body of the text that it is about, if it is about one."""
+    at = problem.members.get("index")
+    if isinstance(problem, InputTooLong) and isinstance(at, int):
+        path, index = body.place_of(at)
+        problem.detail = problem.detail.replace(f"inputs[{at}]", path, 1)
+        if index is None:
+            del problem.members["index"]
+        else:
+            problem.members["index"] = index
+    return problem
 
 
 def encode(document: object) -> bytes:

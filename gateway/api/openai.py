@@ -20,6 +20,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, to_builtins
 from pydantic import Field, JsonValue, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from gateway.api import bodies
 from gateway.api.responses import Events
 from gateway.api.responses import Told as Facts
 from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, NotFound, Problem, UnknownTask
@@ -29,7 +30,7 @@ from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
 from gateway.service import Finished
 from gateway.tasks import TASKS
-from gateway.tasks.base import MANY, ONE, Event, Ignored, Inputs, ListOf, Strict, Task, one_or_many
+from gateway.tasks.base import MANY, ONE, Event, Ignored, Inputs, ListOf, RequestBody, Strict, Task, one_or_many
 
 PREFIX = "/v1/"
 """Paths of OpenAI's interface, whose errors have OpenAI's form."""
@@ -593,9 +594,10 @@ def problem_document(problem: Problem, names: Mapping[str, str] = NONE) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class OpenAIForm:
-    """The form of OpenAI's interface, of the answer to one body."""
+    """The form of OpenAI's interface, of the answer to one body. `own` is the task's own body of it."""
 
     body: OpenAIBody
+    own: RequestBody
     id: str
     created: int
 
@@ -607,6 +609,10 @@ class OpenAIForm:
     def document(self, finished: Finished, answer: Answer, told: Facts) -> object:
         """The body of a plain answer."""
         return self.body.answer(answer, self._told(finished.record))
+
+    def problem(self, finished: Finished) -> Problem:
+        """The problem with the place in the body of the task, which gets the client's names in its document."""
+        return bodies.placed(finished.problem or InternalError(), self.own)
 
     def events(self, begun: RequestRecord, told: Facts) -> Events:
         """A chunk for each delta; at the end one for each choice, the usage if it was asked for, and `[DONE]`."""
@@ -623,7 +629,7 @@ class OpenAIForm:
 
         def end(finished: Finished) -> Sequence[Event]:
             if finished.answer is None:
-                return (fault(finished.problem or InternalError()),)
+                return (fault(self.problem(finished)),)
             parts = []
             for at, (text, why) in enumerate(_written(finished.answer, None)):
                 parts += [Said(at, text, first=True)] if first(at) else []  # of which nothing was told on the way

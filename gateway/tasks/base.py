@@ -162,6 +162,10 @@ class RequestBody(Strict, ABC):
     def texts(self) -> Sequence[str]:
         """The texts that a replica is sent, in order."""
 
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """The field of one of the `texts` by its path, and its index where that is of a list."""
+        return (f"inputs[{at}]", at) if isinstance(getattr(self, "inputs", None), list) else ("inputs", at)
+
     @staticmethod
     @abstractmethod
     def inputs_of(texts: Sequence[str]) -> object:

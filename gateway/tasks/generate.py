@@ -190,6 +190,10 @@ class GenerateBody(StreamedBody):
             return (self.inputs,)
         return [one if isinstance(one, str) else one.content for one in self.inputs]
 
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """A conversation is one text, and too long as a whole."""
+        return ("inputs", None) if self.roles() else super().place_of(at)
+
     def roles(self) -> tuple[Role, ...]:
         """Who says each message; empty for prompts."""
         if isinstance(self.inputs, str):

@@ -65,6 +65,10 @@ class SimilarityBody(RequestBody):
         """The source first, then the sentences."""
         return (self.inputs.source_sentence, *self.inputs.sentences)
 
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """The source, which is in no list, or one of the sentences."""
+        return (f"inputs.sentences[{at - 1}]", at - 1) if at else ("inputs.source_sentence", None)
+
     @staticmethod
     def inputs_of(texts: Sequence[str]) -> object:
         """The first text compared with the others; a single one with itself."""

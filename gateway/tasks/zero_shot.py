@@ -148,6 +148,11 @@ class ZeroShotBody(TaskBody):
         template = self.parameters.hypothesis_template or PLACE
         return (*super().texts(), *(template.replace(PLACE, label) for label in self.parameters.candidate_labels))
 
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """A text, or behind the texts one of the labels."""
+        label = at - len(super().texts())
+        return super().place_of(at) if label < 0 else (f"parameters.candidate_labels[{label}]", label)
+
     @classmethod
     def document_of(cls, texts: Sequence[str]) -> dict[str, object]:
         """A body with these texts and the labels of an example."""
