@@ -225,7 +225,8 @@ class App:
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), endpoint.body, self.limits)
         task, asked = openai.placed(endpoint.name, body.model, self._tasks())
-        http.scope[_TASK], http.scope[_NAMES] = task.name, body.names
+        asked = self.service.router.for_model(task, asked)
+        http.scope[_TASK], http.scope[_NAMES] = task.name, openai.names_of(body, asked)
         own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
         joined, streamed = openai.joined(terms, asked), bool(body.wants_events)
         request = self._request(task, own, joined, arrived_s, streamed=streamed)

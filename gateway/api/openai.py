@@ -25,7 +25,7 @@ from gateway.api.responses import Events
 from gateway.api.responses import Told as Facts
 from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, NotFound, Problem, UnknownTask
 from gateway.model.messages import Answer, Delta, FinishReason
-from gateway.model.request import Terms
+from gateway.model.request import CHECKPOINT, MIN_TIER, Terms
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
 from gateway.service import Finished
@@ -548,6 +548,12 @@ def _models(checkpoints: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> l
     return [*names, *Tier, *tasks, ANY_MODEL]
 
 
+def names_of(body: OpenAIBody, asked: Terms) -> Mapping[str, str]:
+    """The fields of a body by those of the task's own, and by the headers in whose place its `model` asks."""
+    headers = {CHECKPOINT: asked.pinned, MIN_TIER: asked.min_tier}
+    return {**body.names, **{header: "model" for header, value in headers.items() if value is not None}}
+
+
 def joined(terms: Terms, asked: Terms) -> Terms:
     """The terms of the headers with those of the `model`, which says more: it stands in the body."""
     return replace(terms, pinned=asked.pinned or terms.pinned, min_tier=asked.min_tier or terms.min_tier)
@@ -558,19 +564,25 @@ _OURS = re.compile(r"^(?:parameters\.)?(\w+)")
 
 
 def in_their_words(problem: Problem, names: Mapping[str, str]) -> Problem:
-    """The problem with the fields of the client's body, of which there are `names`, in place of the task's own."""
+    """The problem with the fields of the client's body in place of the task's own, by the `names` of `names_of`."""
 
     def theirs(field: str) -> str:
         return _OURS.sub(lambda found: names.get(found[1], found[1]), field)
 
+    def of_body(fault: Mapping[str, str]) -> Mapping[str, str]:
+        if "field" in fault:
+            return {**fault, "field": theirs(fault["field"])}
+        header = fault.get("header", "")
+        return {"field": names[header], "message": fault["message"]} if header in names else fault
+
     if names and isinstance(problem, InvalidRequest | InputTooLong):
         field, colon, message = problem.detail.partition(": ")
         problem.detail = f"{theirs(field)}{colon}{message}"
+        for header in {CHECKPOINT, MIN_TIER} & names.keys():
+            problem.detail = problem.detail.replace(header, names[header])
         errors = problem.members.get("errors")
         if isinstance(errors, list):
-            problem.members["errors"] = [
-                {key: theirs(value) if key == "field" else value for key, value in one.items()} for one in errors
-            ]
+            problem.members["errors"] = [of_body(one) for one in errors]
     return problem
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Struct
@@ -68,6 +68,12 @@ class ClassifyBodyParameters(Strict):
     padding: Ignored[bool | str] = Field(
         default=None, description="accepted and without effect: texts are padded as their batch needs it"
     )
+
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """Whether all scores are asked for too, where their number is."""
+        yield from super().ignored(path)
+        if self.top_k is not None and self.return_all_scores is not None:
+            yield f"{path}return_all_scores"
 
 
 class TextPair(Strict):

@@ -6,7 +6,7 @@ answers turns into its prompt, by its own template.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Struct, to_builtins
@@ -151,6 +151,12 @@ class GenerateBodyParameters(Strict):
         default=None, description="false alone: answers are not marked", json_schema_extra=BY_ANOTHER_NAME
     )
     use_cache: Ignored[bool] = None
+
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """The other name of `stop` too, where that counts."""
+        yield from super().ignored(path)
+        if self.stop and self.stop_sequences is not None:
+            yield f"{path}stop_sequences"
 
 
 _EXAMPLES: list[JsonValue] = [

@@ -143,7 +143,7 @@ async def test_a_question_that_leaves_no_room_is_refused(tmp_path: Path, asked: 
 
 async def test_too_many_windows_are_refused(tmp_path: Path) -> None:
     """Contexts that take more windows than a request may have run none of them, however many they are."""
-    for asked, index in ([(WHO, "ann lee"), (WHO, "said " * 900)], 1), ([(WHO, "said " * 150)] * 3, None):
+    for asked, index in ([(WHO, "ann lee"), (WHO, "said " * 900)], 1), ([(WHO, "said " * 120)] * 3, None):
         engine = KnowingEngine()
         refused = await handled(tmp_path, ask(*asked), engine)
         assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG and not engine.rows

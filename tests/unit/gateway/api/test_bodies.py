@@ -11,6 +11,7 @@ from gateway.api import bodies
 from gateway.api.bodies import MOST_VALUES, MOST_VALUES_A_TEXT, RouteBody
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest, Problem
+from gateway.tasks import TASKS
 from gateway.tasks.classify import CLASSIFY, ClassifyBody, ClassifyBodyParameters, ClassifyParameters
 
 LIMITS = Limits(max_body_bytes=4096, max_inputs=3, max_input_chars=40)
@@ -362,6 +363,35 @@ def test_a_parameter_that_is_null_claims_no_body() -> None:
     document = bodies.read(json.dumps(sent).encode(), LIMITS)
     assert not bodies.has_parameter(document, "candidate_labels") and bodies.has_parameter(document, "top_k")
     assert list(bodies.validated(document, ClassifyBody).texts()) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "lost"),
+    [
+        ("embed", {"normalize": True, "parameters": {"normalize": False}}, ["normalize"]),
+        ("embed", {"normalize": True, "parameters": {"truncate": False}}, []),
+        ("classify", {"parameters": {"top_k": 2, "return_all_scores": True}}, ["parameters.return_all_scores"]),
+        ("classify", {"parameters": {"return_all_scores": True}}, []),
+        ("generate", {"parameters": {"stop": ["a"], "stop_sequences": ["b"]}}, ["parameters.stop_sequences"]),
+        ("generate", {"parameters": {"stop": [], "stop_sequences": ["b"]}}, []),
+        ("summarize", {"parameters": {"max_length": 5, "max_new_tokens": 4}}, ["parameters.max_length"]),
+        (
+            "summarize",
+            {"parameters": {"max_length": 5, "generate_parameters": {"max_new_tokens": 4, "num_beams": 2}}},
+            ["parameters.generate_parameters.max_new_tokens"],
+        ),
+        (
+            "translate",
+            {"parameters": {"num_beams": 1, "generate_parameters": {"num_beams": 2}}},
+            ["parameters.generate_parameters.num_beams"],
+        ),
+    ],
+)
+def test_what_another_parameter_goes_before_is_ignored_by_name(
+    task: str, given: dict[str, object], lost: list[str]
+) -> None:
+    """Of several parameters for one thing, each that counts for nothing is listed."""
+    assert bodies.ignored(bodies.validated({"inputs": "a", **given}, TASKS[task].body)) == lost
 
 
 def test_a_number_without_an_end_is_read_where_it_changes_nothing() -> None:
