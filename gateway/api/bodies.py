@@ -31,7 +31,7 @@ MOST_VALUES, MOST_VALUES_A_TEXT = 512, 16
 """Items of lists and members of objects that a body may have: so many, and so many for each text of `max_inputs`.
 
 Set by hand. A message of a conversation has nine as OpenAI's own client sends it back, and a list among the parameters
-at most 256. Whatever is wrong with so few is found and told within some 10 ms.
+at most 256. Whatever is wrong with so few is found and told within some 20 ms.
 """
 
 MOST_DEPTH = 200
@@ -201,7 +201,7 @@ def _mended(document: Any, depth: int = 0) -> Any:
         raise ValueError("too deep")
     match document:
         case str():
-            return _SURROGATE.sub("\ufffd", document)
+            return document if document.isascii() else _SURROGATE.sub("\ufffd", document)
         case float() if document.is_integer():
             return int(document)
         case list():
