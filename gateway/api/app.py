@@ -89,8 +89,9 @@ _TASK = "punctual.task"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
 _ANSWERED = "punctual.answered_s"
+_NAMES = "punctual.names"
 """Keys of the ASGI scope: the request's id, its task once that is known, its terms, whether the service has it and
-records it, and when it ended."""
+records it, when it ended, and the names of fields in a body of OpenAI's interface."""
 
 
 class Scrape(Protocol):
@@ -181,11 +182,11 @@ class App:
         """`POST` to a task's endpoint, with a body of that task or of one that claims it by a parameter."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
-        content = await self._body(http)
-        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(content, parameter))
+        sent = bodies.read(await self._body(http), self.limits)
+        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(sent, parameter))
         task = TASKS[next(claimed, endpoint)]
         http.scope[_TASK] = task.name
-        body = bodies.parse(content, task.body, self.limits)
+        body = bodies.validated(sent, task.body)
         accept = _listed(http, "accept")
         events = (task.streams or EVENT_STREAM in accept.lower()) and streaming.is_asked_for(accept, body)
         request = self._request(task, body, terms, arrived_s, streamed=bool(events))
@@ -200,7 +201,7 @@ class App:
         http.scope[_ANSWERED] = request.arrived_s + finished.record.latency_s
         headers = headers_of(finished.record)
         if finished.answer is None:
-            return self._problem(http, finished.problem or InternalError(), headers)
+            return self._problem(http, form.problem(finished), headers)
         told = self._facts(TASKS[request.task], finished.record.checkpoint)
         headers |= {fact.header: str(value) for fact, value in told}
         document = form.document(finished, finished.answer, told)
@@ -214,7 +215,7 @@ class App:
         with ExitStack() as left:
             left.callback(answering.leave)
             if isinstance(begun, Finished) and begun.answer is None:
-                return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
+                return self._problem(http, form.problem(begun), headers_of(begun.record))
             record = begun.record if isinstance(begun, Finished) else begun
             told = self._facts(TASKS[request.task], record.checkpoint)
             headers = {**decided_headers(record), **streaming.HEADERS}
@@ -229,11 +230,12 @@ class App:
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), endpoint.body, self.limits)
         task, asked = openai.placed(endpoint.name, body.model, self._tasks())
-        http.scope[_TASK] = task.name
+        asked = self.service.router.for_model(task, asked)
+        http.scope[_TASK], http.scope[_NAMES] = task.name, openai.names_of(body, asked)
         own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
         joined, streamed = openai.joined(terms, asked), bool(body.wants_events)
         request = self._request(task, own, joined, arrived_s, streamed=streamed)
-        form = OpenAIForm(body, terms.request_id, now_s())
+        form = OpenAIForm(body, own, terms.request_id, now_s())
         return await (self._streamed if body.wants_events else self._plain)(http, request, form)
 
     async def models(self, http: HttpRequest) -> Response:
@@ -266,7 +268,9 @@ class App:
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
         claims, sent = claims_on(body.task), body.parameters or {}
-        task = router.task(next((name for parameter, name in claims.items() if parameter in sent), body.task))
+        task = router.task(
+            next((name for parameter, name in claims.items() if sent.get(parameter) is not None), body.task)
+        )
         own = bodies.of_task(body, task)
         request = self._request(task, own, terms, arrived_s, streamed=terms.first_token_s is not None)
         deadline = router.deadline(request)
@@ -467,8 +471,8 @@ class App:
 
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
         headers = {**(headers or {}), **problem.headers()}
-        if (path := http.scope["path"]).startswith(openai.PREFIX):
-            status, document = openai.problem_document(problem, path)
+        if http.scope["path"].startswith(openai.PREFIX):
+            status, document = openai.problem_document(problem, http.scope.get(_NAMES, openai.NONE))
             return self._json(http, document, status, headers)
         content = bodies.encode(problem.document())
         return self._respond(http, content, "application/problem+json", problem.http_status, headers)

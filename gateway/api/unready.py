@@ -35,7 +35,7 @@ def unready(problem: Problem, access: Access) -> ASGIApp:
         elif path == ALIVE and scope["method"] in ("GET", "HEAD"):
             response = Response(bodies.encode(Alive()), HTTPStatus.OK, identity, "application/json")
         elif path.startswith(openai.PREFIX):
-            status, document = openai.problem_document(problem, path)
+            status, document = openai.problem_document(problem)
             content = bodies.encode(document)
             response = Response(content, status, {**identity, **problem.headers()}, "application/json")
         else:

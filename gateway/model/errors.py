@@ -215,15 +215,17 @@ class InputTooLong(Problem):
     class Members(TypedDict, total=False):
         """The limit with its unit, what was sent in that unit, and the checkpoint where it is the limit's.
 
-        `index` is that of the text in `inputs`, where one text alone is too long.
+        `index` is that of the text in its list, where one text alone is too long.
         """
 
         limit: int
-        unit: Literal["bytes", "inputs", "characters", "tokens"]
+        unit: Literal["bytes", "values", "inputs", "characters", "tokens", "windows", "sentences"]
         inputs: int
         characters: int
         tokens: int
         bytes: int
+        windows: int
+        sentences: int
         index: int
         checkpoint: str
 

@@ -109,11 +109,12 @@ async def test_a_request_of_too_many_windows_is_refused(tmp_path: Path) -> None:
     """Texts that take more windows than a request may have run none of them, however many texts they are."""
     made = replica(tmp_path, engine := KnowingEngine(), "simple")
     made.start()
-    refused = await made.handle([tokens("ann lee and " * 400), tokens(*["ann lee and " * 40] * 10)])
+    refused = await made.handle([tokens("ann", "ann lee and " * 400), tokens(*["ann lee and " * 40] * 10)])
     await made.stop(60)
-    for one in refused:
+    for one, index in zip(refused, (1, None), strict=True):
         assert isinstance(one, Failure) and one.kind is FailureKind.TOO_LONG
         assert str(MOST_WINDOWS) in one.detail and "ann" not in one.detail
+        assert (one.limit, one.unit, one.index) == (MOST_WINDOWS, "windows", index)
     assert not engine.rows
 
 
