@@ -111,8 +111,11 @@ def _too_long(checkpoint: str, failure: Failure) -> Problem:
     """The problem of a text that is too long, with token counts if known: it may be too long to be sent or counted."""
     if not failure.limit:
         return InputTooLong(f"{checkpoint}: {failure.detail or 'over its limit'}", {"checkpoint": checkpoint})
-    members = {failure.unit: failure.tokens, "limit": failure.limit, "unit": failure.unit, "checkpoint": checkpoint}
-    told = f": {failure.detail}" if failure.unit == "bytes" else f" takes {failure.limit} tokens, got {failure.tokens}"
+    members = {"limit": failure.limit, "unit": failure.unit, "checkpoint": checkpoint}
+    members |= {failure.unit: failure.tokens} if failure.tokens else {}
+    told = f" takes {failure.limit} tokens, got {failure.tokens}"
+    if failure.unit != "tokens" or failure.detail.startswith("inputs"):  # which says itself of what
+        told = f": {failure.detail}"
     detail = f"{checkpoint}{told}"
     if failure.index is None:
         return InputTooLong(detail, members)

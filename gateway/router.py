@@ -22,12 +22,12 @@ from gateway.forecasting.lengths import Counter, Lengths, estimated, is_sampled
 from gateway.forecasting.load import LoadTracker
 from gateway.model.coming import Coming
 from gateway.model.deadline import Clock, Deadline
-from gateway.model.errors import CheckpointUnavailable, UnknownCheckpoint, UnknownTask
+from gateway.model.errors import CheckpointUnavailable, InvalidRequest, UnknownCheckpoint, UnknownTask
 from gateway.model.faults import Note, log_fault
 from gateway.model.manifest import VariantManifest
 from gateway.model.messages import LoadReport, Parameters
 from gateway.model.profile import LoneRuns
-from gateway.model.request import Request, RequestShape, Terms
+from gateway.model.request import CHECKPOINT, MIN_TIER, Request, RequestShape, Terms
 from gateway.scheduling.policy import Decision
 from gateway.scheduling.scheduler import Decider, Scheduler, Ticket
 from gateway.tasks import TASKS, service_time_model
@@ -174,7 +174,7 @@ class Router:
         """
         task, terms = request.task, request.terms
         served = self.scheduler.deciders[task].by_name
-        name = terms.pinned or self.fixed.get(task)
+        name = terms.pinned or self._default(task, terms)
         if name is None and served:
             domain, able = terms.domain or self._catalog.defaults.domain.get(task), self._able(request, served)
             changed = domain != terms.domain or able is not None
@@ -190,6 +190,25 @@ class Router:
             TASKS[task].check(self.manifests[name], request.parameters)
         self._able(request, (name,))
         return terms if terms.pinned else replace(terms, pinned=name)
+
+    def for_model(self, task: Task, asked: Terms) -> Terms:
+        """What a `model` asks for: of a task whose checkpoint is fixed a tier means its best one, always the same."""
+        if asked.min_tier is None or not task.fixed_checkpoint:
+            return asked
+        name = self._catalog.best_of_tier(task.name, asked.min_tier)
+        return asked if name is None else Terms(pinned=name)
+
+    def _default(self, task: str, terms: Terms) -> str | None:
+        """Who answers a task without a pin; None if it is routed. Raises InvalidRequest if it has less than the tier.
+
+        Nobody stands in for it: a header that is added must not change whose answers a client compares.
+        """
+        name = self.fixed.get(task)
+        entry = self.entries.get(name or "")
+        if entry is not None and terms.min_tier is not None and entry.tier.rank < terms.min_tier.rank:
+            message = f"{name} answers without {CHECKPOINT}, and is of the tier {entry.tier}"
+            raise InvalidRequest(f"{MIN_TIER}: {message}", [{"header": MIN_TIER, "message": message}])
+        return name
 
     def _able(self, request: Request, among: Iterable[str]) -> frozenset[str] | None:
         """The checkpoints that can do what the request's parameters ask for; None if all can.

@@ -69,10 +69,17 @@ def group_of(path: str) -> str:
     return folder if folder == "browser" else path
 
 
+REPEATING = ("tests/property/", "tests/unit/loadtests/")
+"""Whose tests take ways that others take too, again and again: watched by coverage they last twice as long."""
+
+
 @pytest.hookimpl(trylast=True)  # after pytest-randomly has mixed them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The gateway's tests go first: they take longest, and much of that is waiting."""
+    """The gateway's tests go first: they take longest, and much of that is waiting. Coverage leaves some unwatched."""
     items.sort(key=lambda item: group_of(item.nodeid.partition("::")[0]) != "gateway")
+    for item in items:
+        if item.nodeid.startswith(REPEATING):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,6 @@
 """A replica: one open variant of any kind that answers work and reports its load and metrics.
 
-It knows no cluster. `deployments.serve.applications` connects it to the transport and drains it.
+It knows no cluster. `deployments.serve.checkpoint` connects it to the transport and drains it.
 """
 
 from __future__ import annotations

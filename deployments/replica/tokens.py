@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
+from unicodedata import category
 
 from tokenizers import Encoding, Tokenizer
 
@@ -59,15 +60,18 @@ class TextEncoder:
         return self._apart(text, encoding) if self._pieces else encoding
 
     def encode_placed(self, text: str) -> tuple[Encoding, list[tuple[int, int]]]:
-        """Encodes one text as `encode` does; gives each token's place in the text as it is given, in characters."""
+        """Encodes one text as `encode` does; gives each token's place in the text as it is given, in characters.
+
+        Marks that the tokenizer takes off a letter, as many do, have the letter's place.
+        """
         text = well_formed(text)
         encoding = self._encoded(text)
         parted, encoding = self._parted(text, encoding) if self._pieces else (text, encoding)
         offsets: list[tuple[int, int]] = encoding.offsets
-        if parted == text:
-            return encoding, offsets
-        places = _places(text, parted)
-        return encoding, [(places[start], places[end]) for start, end in offsets]
+        if parted != text:
+            places = _places(text, parted)
+            offsets = [(places[start], places[end]) for start, end in offsets]
+        return encoding, _with_marks(text, offsets)
 
     def encode_pair(self, text: str, other: str) -> Encoding:
         """Encodes two texts as one input, in both of which names of special tokens are text."""
@@ -144,6 +148,23 @@ def _places(text: str, parted: str) -> list[int]:
         places.append(at)
         at += at < len(text) and character == text[at]
     return [*places, at]
+
+
+def past_marks(text: str, at: int, limit: int) -> int:
+    """The place behind the combining marks that stand there, at most `limit`."""
+    while at < limit and category(text[at]).startswith("M"):
+        at += 1
+    return at
+
+
+def _with_marks(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The places of tokens, each with the marks behind it that are in no other; special tokens have empty ones."""
+    widened: list[tuple[int, int]] = []
+    limit = len(text)
+    for start, end in reversed(places):
+        widened.append((start, past_marks(text, end, limit) if start < end else end))
+        limit = start if start < end else limit
+    return widened[::-1]
 
 
 def _normalised(tokenizer: Tokenizer, text: str) -> str:

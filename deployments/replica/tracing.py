@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ from gateway.model.messages import Answer, Emit, Failure, FailureKind, ReplicaTi
 
 if TYPE_CHECKING:
     from gateway.observability.tracing import Span, Spans
+
+CLOSED_WITHIN_S = 1.0
+"""Seconds that a process that ends has for what it observed last."""
 
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _ENDPOINTS = (TRACES_ENDPOINT, "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -42,6 +45,11 @@ def require_tracing(environ: Mapping[str, str]) -> None:
             import_module("gateway.observability.tracing")
         except ImportError:
             raise TracingMissing("traces need the extra: pip install 'punctual[tracing]'") from None
+
+
+def utc_now() -> datetime:
+    """The date and time now, in UTC."""
+    return datetime.now(UTC)
 
 
 def spans_of(process: str, instance: str, environ: Mapping[str, str]) -> Spans | None:

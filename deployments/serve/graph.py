@@ -18,14 +18,10 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.replica.replica import ReplicaSettings
 from deployments.replica.variant import checked_manifest
-from deployments.serve.applications import (
-    CheckpointDeployment,
-    IngressDeployment,
-    Listening,
-    TransportSettings,
-)
 from deployments.serve.autoscaling import autoscaling_config
+from deployments.serve.checkpoint import CheckpointDeployment, TransportSettings
 from deployments.serve.discovery import INGRESS
+from deployments.serve.ingress import IngressDeployment, Listening
 from gateway.catalogs.catalog import Catalog, CatalogEntry
 from gateway.model.tier import Tier
 from gateway.router import MakeScheduler

@@ -72,8 +72,9 @@ def build(args: dict[str, Any]) -> Application:
         ingress = catalog.ingress.model_copy(update={"replicas": given.ingresses})
         catalog = catalog.model_copy(update={"ingress": ingress})
     variants = prepared_variants(catalog, given.catalog, given.cache)
-    from deployments.serve.applications import Listening, TransportSettings
+    from deployments.serve.checkpoint import TransportSettings
     from deployments.serve.graph import Placement, application
+    from deployments.serve.ingress import Listening
 
     sockets = Path(tempfile.gettempdir(), f"punctual-transport-{os.getuid()}")
     transport = TransportSettings(sockets, given.transport_certificates, linger_s=LINGER_S, drain_s=DRAIN_S)

@@ -14,12 +14,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments.replica.tracing import spans_of
+from deployments.replica.tracing import CLOSED_WITHIN_S, spans_of, utc_now
 from gateway.model.request import Terms
 from gateway.observability.access_log import AccessLog, LogFile, LogFormat
 from gateway.observability.faults import Faults
@@ -40,7 +39,6 @@ OFF = "off"
 LOGGERS = ("punctual", "deployments", "opentelemetry")
 """Loggers whose warnings and errors go into the access log beside the requests. Ray's own log has them too."""
 
-CLOSED_WITHIN_S = 1.0
 _RELAY_ENDED_WITHIN_S = 2.0
 _MOST_AT_ONCE = 1 << 16
 
@@ -175,8 +173,3 @@ def _copy(source: int, write: Callable[[bytes], None]) -> None:
         return
     finally:
         os.close(source)
-
-
-def utc_now() -> datetime:
-    """The date and time now, in UTC."""
-    return datetime.now(UTC)

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, chdir, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -27,12 +27,13 @@ import psutil
 
 from deployments.replica.prepared import NeverReady
 from deployments.replica.variant import VariantRejected
-from deployments.serve import environment
+from deployments.serve import environment, worker
 from deployments.serve.keeping import ready, stops
 from deployments.serve.late import LOOK_S as JOIN_LOOK_S
 from deployments.serve.late import Deploy, Latecomers, Notes, Preparing
 from deployments.serve.observing import OFF, access_log_to
 from deployments.serve.standing_in import STANDING_IN, standing_in
+from deployments.serve.template import template
 from gateway.catalogs.catalog import Catalog
 from gateway.model.errors import Starting, Stopping
 
@@ -84,9 +85,10 @@ def running(
     unless the gateway was never ready, and new ones are told that it stops; the processes that are left end with the
     run folder. Raises NotReady and LogUnwritable.
     """
-    with access_log_to(access_log, folder):
+    with access_log_to(access_log, folder), ExitStack() as template_open:
         environment.configure(folder)
         say(f"starting Ray Serve; its logs: {folder}/ray/session_latest/logs/serve")
+        template_open.enter_context(template(folder))
         latecomers = None
         try:
             if preparing is not None:
@@ -200,7 +202,9 @@ def _leave_out_what_serves_nobody() -> None:
     if not (callable(getattr(services, "start_api_server", None)) and hasattr(parameter, "RayParams")):
         raise RuntimeError("Ray starts its processes by other names: look at deployments/serve/serving.py again")
     services.start_api_server = lambda *_, **__: (None, None)
-    parameter.RayParams = partial(parameter.RayParams, include_log_monitor=False, no_monitor=True)
+    parameter.RayParams = partial(
+        parameter.RayParams, include_log_monitor=False, no_monitor=True, worker_path=worker.__file__
+    )
 
 
 def _start_ray(cpus: float, folder: Path) -> None:
@@ -235,9 +239,10 @@ def _start(
     """Starts the gateway with the checkpoints that have a variant. Raises NotReady if one is rejected."""
     from ray import serve as ray_serve
 
-    from deployments.serve.applications import Listening, TransportSettings
+    from deployments.serve.checkpoint import TransportSettings
     from deployments.serve.discovery import APPLICATION
     from deployments.serve.graph import Placement, application
+    from deployments.serve.ingress import Listening
 
     transport = TransportSettings(folder / "run", certificates=None)
     placement = Placement(transport, Listening(host, port, drain_s=DRAIN_S), notes=folder / NOTES)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from gateway.api.access import Access
 from gateway.api.server import HttpServer
 from gateway.api.unready import unready
 from gateway.catalogs.catalog import Limits
@@ -33,10 +35,12 @@ log = logging.getLogger("punctual.serving")
 @contextmanager
 def standing_in(host: str, port: int, problem: Problem) -> Iterator[None]:
     """Answers at the port by this problem during the context. If it cannot listen, connections are refused."""
+    access = Access.of(host, os.environ)
     begun, loops = threading.Event(), list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]()
 
     async def serve() -> None:
-        server, ended = HttpServer(unready(problem), Limits(), time.monotonic), asyncio.Event()
+        server = HttpServer(unready(problem, access), Limits(), time.monotonic, told=access.headers)
+        ended = asyncio.Event()
         loops.append((asyncio.get_running_loop(), ended))
         try:
             await server.start(host, port)

@@ -8,9 +8,10 @@ rebinding), so a gateway on loopback answers to names of loopback only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from gateway.model import request
 from gateway.model.errors import UnknownHost
@@ -19,13 +20,18 @@ CORS_ORIGINS = "PUNCTUAL_CORS_ORIGINS"
 ALLOWED_HOSTS = "PUNCTUAL_ALLOWED_HOSTS"
 """Variables of an ingress, by which `punctual serve` hands on its options: words with spaces between them."""
 
+RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Headers as an ASGI scope has them."""
+
 ANY = "*"
 ASKED = (
     *(request.BUDGET, request.FIRST_BUDGET, request.GRPC_TIMEOUT, request.PERCENTILE, request.MODE),
     *(request.MIN_TIER, request.CHECKPOINT),
     *(request.REQUEST_ID, request.TRACEPARENT, request.TRACESTATE, "Content-Type", "Content-Encoding"),
+    *("Authorization", ANY),
 )
-"""The headers that a page of another origin may send."""
+"""The headers that a page of another origin may send: by their names for browsers that know no `*`, which is any but
+`Authorization`. OpenAI's clients send that, and more of their own."""
 
 PREFLIGHT_AGE_S = 600
 """Seconds for which a browser need not ask again."""
@@ -55,40 +61,46 @@ class Access:
         origins = checked_origins(environ.get(CORS_ORIGINS, "").split())
         return cls(frozenset(origins), named if named or is_loopback(bound) else None)
 
-    def check_host(self, raw_headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def check_host(self, raw_headers: RawHeaders) -> None:
         """Raises UnknownHost (421) for a name that is none of `hosts` or of loopback. HTTP/1.0 need not name any."""
         sent = next((value for name, value in raw_headers if name == b"host"), None)
         if sent is not None and not self._is_own(sent.decode("latin-1").strip()):
             raise UnknownHost
 
     def reads(self, origin: str) -> bool:
-        """True if pages of this origin may read answers; '' is none."""
-        return origin != "" and (ANY in self.cors_origins or origin in self.cors_origins)
+        """True if pages of this origin may read answers; '' is an origin that is not told, or not yet."""
+        return ANY in self.cors_origins or origin in self.cors_origins
 
-    def headers(self, origin: str, exposed: Sequence[str]) -> dict[str, str]:
-        """The headers that let a page of an allowed origin read the answer with its headers; none for any other."""
-        if not self.reads(origin):
+    def headers(self, raw_headers: RawHeaders) -> dict[str, str]:
+        """The headers of every answer, which let a page of an allowed origin read it with all of its headers."""
+        if not self.cors_origins:
             return {}
+        origin = _value(raw_headers, b"origin")
+        if not self.reads(origin):
+            return {"Vary": "Origin"}
         allowed = ANY if ANY in self.cors_origins else origin
         return {
             "Access-Control-Allow-Origin": allowed,
-            "Access-Control-Expose-Headers": ", ".join(exposed),
+            "Access-Control-Expose-Headers": ANY,
             "Timing-Allow-Origin": allowed,
+            "Vary": "Origin",
+        }
+
+    def preflight(self, raw_headers: RawHeaders, methods: Sequence[str]) -> dict[str, str]:
+        """What a browser is told that asks by `OPTIONS` whether a page may send a request; nothing if it may not."""
+        asks = any(name == b"access-control-request-method" for name, _ in raw_headers)
+        if not asks or not self.reads(_value(raw_headers, b"origin")):
+            return {}
+        return {
+            "Access-Control-Allow-Methods": ", ".join(methods),
+            "Access-Control-Allow-Headers": ", ".join(ASKED),
+            "Access-Control-Max-Age": str(PREFLIGHT_AGE_S),
         }
 
     def _is_own(self, sent: str) -> bool:
         match = _HOST.fullmatch(sent)
         name = match[1].lower().strip("[]") if match else ""
         return bool(name) and (is_loopback(name) or name in (self.hosts or ()))
-
-
-def preflight_headers(methods: Sequence[str]) -> dict[str, str]:
-    """What a browser is told that asks whether a page may send a request."""
-    return {
-        "Access-Control-Allow-Methods": ", ".join(methods),
-        "Access-Control-Allow-Headers": ", ".join(ASKED),
-        "Access-Control-Max-Age": str(PREFLIGHT_AGE_S),
-    }
 
 
 def checked_origins(origins: Sequence[str]) -> Sequence[str]:
@@ -108,3 +120,8 @@ def is_loopback(host: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _value(raw_headers: RawHeaders, name: bytes) -> str:
+    """The first value of a header, or nothing."""
+    return next((value.decode("latin-1") for one, value in raw_headers if one == name), "")

@@ -23,13 +23,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.advising.advice import Advice, Adviser, UnknownSituation
 from gateway.advising.situation import Machine, Situation
 from gateway.api import bodies, openai, streaming
-from gateway.api.access import Access, preflight_headers
+from gateway.api.accept import named, takes_gzip, weight
+from gateway.api.access import Access
 from gateway.api.connection import FIRST_BYTE
-from gateway.api.console import ADVICE, PATHS, PageFile, read_page
-from gateway.api.encodings import DecodedTooLong, decoded, packed, takes_gzip
+from gateway.api.console import ADVICE, PATHS, read_page
+from gateway.api.encodings import DecodedTooLong, checked, decoded, packed
 from gateway.api.headers import read_terms, request_id_of
+from gateway.api.kept import KeptFile
 from gateway.api.openai import Endpoint, OpenAIForm, UnknownModel, now_s
-from gateway.api.openapi import ANSWERED, encoded_document
+from gateway.api.openapi import document_file
 from gateway.api.responses import (
     OUTCOME,
     Alive,
@@ -72,6 +74,7 @@ _HEALTHY = b"success"
 """What Ray Serve's own proxy answers to a probe, and KubeRay looks for."""
 
 _EVERY_METHOD = ("GET", "HEAD", "POST")
+_HTML, _JSON, _PLAIN, _OPEN_METRICS = "text/html", "application/json", "text/plain", "application/openmetrics-text"
 
 EVERYWHERE = Access()
 """Any host is answered, and no page of another origin reads an answer."""
@@ -86,8 +89,9 @@ _TASK = "punctual.task"
 _TERMS = "punctual.terms"
 _IN_SERVICE = "punctual.in_service"
 _ANSWERED = "punctual.answered_s"
+_NAMES = "punctual.names"
 """Keys of the ASGI scope: the request's id, its task once that is known, its terms, whether the service has it and
-records it, and when it ended."""
+records it, when it ended, and the names of fields in a body of OpenAI's interface."""
 
 
 class Scrape(Protocol):
@@ -116,6 +120,11 @@ def _unused(terms: Terms, request: Request) -> Sequence[str]:
     return () if terms.first_token_s == request.terms.first_token_s else (FIRST_BUDGET,)
 
 
+def _listed(http: HttpRequest, name: str) -> str:
+    """The lines of a header that holds a list, as one: that is the same (RFC 9110, section 5.3)."""
+    return ", ".join(http.headers.getlist(name))
+
+
 @dataclass(frozen=True)
 class App:
     """The handlers of the contract's endpoints. Called, it is the ASGI application, but for the last resort."""
@@ -129,7 +138,6 @@ class App:
     is_shared: Callable[[], bool]
     refused: Callable[[Problem], None]
     access: Access
-    contract: bytes
     reserve: WriteReserve = field(default_factory=WriteReserve)
     advising: asyncio.Lock = field(default_factory=asyncio.Lock)
     routes: dict[str, Mapping[str, Handler]] = field(default_factory=dict)
@@ -167,22 +175,20 @@ class App:
 
     async def options(self, methods: Sequence[str], http: HttpRequest) -> Response:
         """`OPTIONS` of any path, or of `*`: its methods, and to a browser whether a page may use them."""
-        headers = {"Allow": ", ".join(methods)}
-        if "access-control-request-method" in http.headers and self.access.reads(http.headers.get("origin", "")):
-            headers |= preflight_headers(methods)
+        headers = {"Allow": ", ".join(methods), **self.access.preflight(http.scope["headers"], methods)}
         return self._respond(http, b"", None, 204, headers)
 
     async def answer(self, endpoint: str, claims: Mapping[str, str], http: HttpRequest) -> Response:
         """`POST` to a task's endpoint, with a body of that task or of one that claims it by a parameter."""
         arrived_s = self._arrived_s(http)
         terms = self._terms(http)
-        content = await self._body(http)
-        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(content, parameter))
+        sent = bodies.read(await self._body(http), self.limits)
+        claimed = (name for parameter, name in claims.items() if bodies.has_parameter(sent, parameter))
         task = TASKS[next(claimed, endpoint)]
         http.scope[_TASK] = task.name
-        body = bodies.parse(content, task.body, self.limits)
-        accept = http.headers.get("accept", "")
-        events = (task.streams or EVENT_STREAM in accept) and streaming.is_asked_for(accept, body)
+        body = bodies.validated(sent, task.body)
+        accept = _listed(http, "accept")
+        events = (task.streams or EVENT_STREAM in accept.lower()) and streaming.is_asked_for(accept, body)
         request = self._request(task, body, terms, arrived_s, streamed=bool(events))
         details = b"details=true" in http.scope["query_string"].split(b"&")
         form = TaskForm(task, body, details, http.headers.get("user-agent", ""), _unused(terms, request))
@@ -195,7 +201,7 @@ class App:
         http.scope[_ANSWERED] = request.arrived_s + finished.record.latency_s
         headers = headers_of(finished.record)
         if finished.answer is None:
-            return self._problem(http, finished.problem or InternalError(), headers)
+            return self._problem(http, form.problem(finished), headers)
         told = self._facts(TASKS[request.task], finished.record.checkpoint)
         headers |= {fact.header: str(value) for fact, value in told}
         document = form.document(finished, finished.answer, told)
@@ -209,7 +215,7 @@ class App:
         with ExitStack() as left:
             left.callback(answering.leave)
             if isinstance(begun, Finished) and begun.answer is None:
-                return self._problem(http, begun.problem or InternalError(), headers_of(begun.record))
+                return self._problem(http, form.problem(begun), headers_of(begun.record))
             record = begun.record if isinstance(begun, Finished) else begun
             told = self._facts(TASKS[request.task], record.checkpoint)
             headers = {**decided_headers(record), **streaming.HEADERS}
@@ -224,11 +230,12 @@ class App:
         terms = self._terms(http)
         body = bodies.parse(await self._body(http), endpoint.body, self.limits)
         task, asked = openai.placed(endpoint.name, body.model, self._tasks())
-        http.scope[_TASK] = task.name
+        asked = self.service.router.for_model(task, asked)
+        http.scope[_TASK], http.scope[_NAMES] = task.name, openai.names_of(body, asked)
         own = bodies.validated(openai.document_of(body, endpoint.name, task), task.body)
         joined, streamed = openai.joined(terms, asked), bool(body.wants_events)
         request = self._request(task, own, joined, arrived_s, streamed=streamed)
-        form = OpenAIForm(body, terms.request_id, now_s())
+        form = OpenAIForm(body, own, terms.request_id, now_s())
         return await (self._streamed if body.wants_events else self._plain)(http, request, form)
 
     async def models(self, http: HttpRequest) -> Response:
@@ -261,7 +268,9 @@ class App:
         body = bodies.parse(await self._body(http), bodies.RouteBody, self.limits)
         router = self.service.router
         claims, sent = claims_on(body.task), body.parameters or {}
-        task = router.task(next((name for parameter, name in claims.items() if parameter in sent), body.task))
+        task = router.task(
+            next((name for parameter, name in claims.items() if sent.get(parameter) is not None), body.task)
+        )
         own = bodies.of_task(body, task)
         request = self._request(task, own, terms, arrived_s, streamed=terms.first_token_s is not None)
         deadline = router.deadline(request)
@@ -283,15 +292,16 @@ class App:
         coming = [coming_document(router.entries[one.checkpoint], one) for one in router.coming.values()]
         return self._json(http, Checkpoints(documents, coming, router.fixed))
 
-    async def advise(self, page: PageFile, http: HttpRequest) -> Response:
+    async def advise(self, page: KeptFile, http: HttpRequest) -> Response:
         """`GET /advise`: which checkpoint to serve in a situation; a browser gets the page that asks for that.
 
         It takes some milliseconds, on a thread; one at a time, also where clients leave, so that requests of tasks keep
         the processors.
         """
         varies = {"Vary": "Accept"}
-        if "text/html" in http.headers.get("accept", ""):
-            response = await self.page(page, http)
+        accept = _listed(http, "accept")
+        if 0 < named(accept, _HTML) >= weight(accept, _JSON):
+            response = await self.kept(page, http)
             response.headers.add_vary_header("Accept")
             return response
         router = self.service.router
@@ -327,20 +337,18 @@ class App:
     async def metrics(self, http: HttpRequest) -> Response:
         """`GET /metrics`: every process of the application in one scrape."""
         scrape, headers = await self.scrape.gather(), {"Vary": "Accept, Accept-Encoding"}
-        content, media_type = metrics.negotiated(scrape, http.headers.get("accept", ""))
-        if takes_gzip(http.headers.get("accept-encoding", "")):
+        accept = _listed(http, "accept")
+        wanted = 0 < named(accept, _OPEN_METRICS) >= weight(accept, _PLAIN)
+        content, media_type = metrics.formatted(scrape, open_metrics=wanted)
+        if takes_gzip(_listed(http, "accept-encoding")):
             content = await asyncio.to_thread(packed, content)
             headers["Content-Encoding"] = "gzip"
         return self._respond(http, content, media_type, 200, headers)
 
-    async def openapi(self, http: HttpRequest) -> Response:
-        """`GET /openapi.json`: this contract for machines."""
-        return self._respond(http, self.contract, "application/json", 200, {"Cache-Control": "no-cache"})
-
-    async def page(self, file: PageFile, http: HttpRequest) -> Response:
-        """`GET /`, `GET /advise` and `GET /console/...`: one file of the console, or 304 if the client has it."""
-        gzip = takes_gzip(http.headers.get("accept-encoding", ""))
-        if file.is_known(http.headers.get("if-none-match", "")):
+    async def kept(self, file: KeptFile, http: HttpRequest) -> Response:
+        """`GET` of a file of the console, or of `/openapi.json`: 304 if the client has it."""
+        gzip = takes_gzip(_listed(http, "accept-encoding"))
+        if file.is_known(_listed(http, "if-none-match")):
             return self._respond(http, b"", file.media_type, 304, file.headers(gzip))
         return self._respond(http, file.packed if gzip else file.content, file.media_type, 200, file.headers(gzip))
 
@@ -387,10 +395,12 @@ class App:
     async def _body(self, http: HttpRequest) -> bytes:
         """Reads and decodes the body, up to its limit. Raises InputTooLong, UnsupportedEncoding, ClientDisconnect."""
         limit = self.limits.max_body_bytes
-        encoding = ",".join(http.headers.getlist("content-encoding"))
+        encoding = _listed(http, "content-encoding")
         announced = http.headers.get("content-length", "")
         if announced.isdecimal() and float(announced) > limit:  # int() refuses thousands of digits
             raise bodies.body_too_long(limit)
+        if encoding:
+            checked(encoding)  # before the client is told to send the body
         parts: list[bytes] = []
         size = 0
         try:
@@ -461,8 +471,8 @@ class App:
 
     def _problem(self, http: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response:
         headers = {**(headers or {}), **problem.headers()}
-        if (path := http.scope["path"]).startswith(openai.PREFIX):
-            status, document = openai.problem_document(problem, path)
+        if http.scope["path"].startswith(openai.PREFIX):
+            status, document = openai.problem_document(problem, http.scope.get(_NAMES, openai.NONE))
             return self._json(http, document, status, headers)
         content = bodies.encode(problem.document())
         return self._respond(http, content, "application/problem+json", problem.http_status, headers)
@@ -485,9 +495,9 @@ class App:
         told |= headers or {}
         response = Response(content, status, {**told, REQUEST_ID: self._request_id(http)}, media_type)
         if self.access.cors_origins:
-            origin = http.headers.get("origin", "")
-            response.headers.update(self.access.headers(origin, tuple(ANSWERED)))
-            response.headers.add_vary_header("Origin")
+            told = self.access.headers(http.scope["headers"])
+            response.headers.add_vary_header(told.pop("Vary"))
+            response.headers.update(told)
         return response
 
 
@@ -512,18 +522,17 @@ def build(
     The server must cancel the call if the client hangs up, as `connection` does; nothing here listens for it. It may
     tell when the request's first byte was read, in the scope under `FIRST_BYTE`.
     """
-    contract = encoded_document(tuple(TASKS.values()))
-    app = App(service, scrape, limits, clock, trace, draining, is_shared, refused, access, contract)
+    app = App(service, scrape, limits, clock, trace, draining, is_shared, refused, access)
     pages = read_page()
     gets: dict[str, Handler] = {
         "/checkpoints": app.checkpoints,
         "/healthz": app.healthz,
         "/readyz": app.readyz,
         "/metrics": app.metrics,
-        "/openapi.json": app.openapi,
+        "/openapi.json": partial(app.kept, document_file(tuple(TASKS.values()))),
         MODEL.rstrip("/"): app.models,
         **dict(zip(PROBES, (app.probed, app.prefixes), strict=True)),
-        **{path: partial(app.page, file) for path, file in pages.items()},
+        **{path: partial(app.kept, file) for path, file in pages.items()},
         PATHS[ADVICE]: partial(app.advise, pages[PATHS[ADVICE]]),
     }
     posts: dict[str, Handler] = {f"/{name}": partial(app.answer, name, claims_on(name)) for name in TASKS}

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from codecs import BOM_UTF8
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from pydantic import BaseModel, Field, JsonValue, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import from_json
 
 from gateway.catalogs.catalog import Limits
-from gateway.model.errors import InputTooLong, InvalidRequest, no_text
+from gateway.model.errors import InputTooLong, InvalidRequest, Problem, no_text
 from gateway.tasks.base import INPUTS_TAGS, MOST_CHARACTERS_OF_A_NAME, RequestBody, Strict, Task
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -28,9 +27,26 @@ MOST_FAULTS = 16
 MOST_IGNORED = 64
 """Fields without effect that an answer lists."""
 
-_HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
-_TAGGED = (1, 3)
-"""Where the place of a fault may name a union's tag: that of `inputs`, and of one of a list of them."""
+MOST_VALUES, MOST_VALUES_A_TEXT = 512, 16
+"""Items of lists and members of objects that a body may have: so many, and so many for each text of `max_inputs`.
+
+Set by hand. A message of a conversation has nine as OpenAI's own client sends it back, and a list among the parameters
+at most 256. Whatever is wrong with so few is found and told within some 20 ms.
+"""
+
+MOST_DEPTH = 200
+"""Lists and objects within each other, as deep as pydantic's own parser reads."""
+
+MOST_DIGITS = 4300
+"""Digits of a whole number that is read as one, as many as Python reads. One of more is read as infinite."""
+
+_VALUES = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([,\[{])', re.DOTALL)
+"""A string, or what stands before each item and member: a comma, or what opens a list or an object."""
+
+_TAGGED = frozenset({("inputs", 1), ("inputs", 3), ("prompt", 1), ("input", 1), ("stop", 1), ("messages", 3)})
+"""Where the place of a fault may name a union's tag: by the field that the place begins with, and the part of it."""
+
+_NO_NUMBER = re.compile(rb"[\[:,]\s*-?(NaN|Infinity)")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LOOKS = (
@@ -53,22 +69,44 @@ class RouteBody(Strict):
 
 
 def parse(body: bytes, model: type[Body], limits: Limits) -> Body:
-    """Validates a body. Raises InputTooLong (413), or InvalidRequest: 400 if it is not JSON, else 422.
+    """Reads and validates a body. Raises what `read` and `validated` raise."""
+    return validated(read(body, limits), model)
 
-    A byte-order mark of UTF-8 is skipped, half of a surrogate pair is read as U+FFFD, a whole number may be written
-    `60.0`, and an unknown field that is null counts as absent: clients write those that nobody has set.
+
+def read(body: bytes, limits: Limits) -> object:
+    """Reads the JSON of a body. Raises InputTooLong (413), or InvalidRequest (400) if it is no JSON in UTF-8.
+
+    A byte-order mark of UTF-8 is skipped, and half of a surrogate pair is read as U+FFFD. How many values a body has is
+    counted before any is read, so that no body takes long to be refused.
     """
     if len(body) > limits.max_body_bytes:
         raise body_too_long(limits.max_body_bytes)
+    most = MOST_VALUES + MOST_VALUES_A_TEXT * limits.max_inputs
+    if has_more_values(body, most):
+        detail = f"the body may have {most} items and members in all, and {limits.max_inputs} texts"
+        raise InputTooLong(detail, {"limit": most, "unit": "values"})
     try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
         fault = error
-    if not _is_unreadable(fault):
-        return validated(from_json(body), model) if _mendable(fault) else _refuse(fault)
-    if body.startswith(BOM_UTF8) or _HALF_A_PAIR.search(body):
-        return validated(_read_again(body, fault), model)
-    return _refuse(fault, body)
+    try:
+        document = json.loads(body.decode("utf-8-sig"), parse_int=_whole, parse_constant=_no_number)
+        return _mended(document)
+    except (ValueError, RecursionError):
+        guess = _guess(body)
+        detail = f"the body is not JSON in UTF-8{': ' if guess else ''}{guess}"
+        raise InvalidRequest(detail, [{"message": f"Invalid JSON: {fault}"}], malformed=True) from None
+
+
+def has_more_values(body: bytes, most: int) -> bool:
+    """True if JSON has more items of lists and members of objects than that; an empty list or object counts as one.
+
+    Only so many are looked at, and none where there are too few commas and brackets in all, those of texts included.
+    """
+    if sum(map(body.count, (b",", b"[", b"{"))) <= most:
+        return False
+    values = (found for found in _VALUES.finditer(body) if found[1])
+    return next(islice(values, most, None), None) is not None
 
 
 def from_query(query: Mapping[str, str], model: type[Body]) -> Body:
@@ -76,19 +114,10 @@ def from_query(query: Mapping[str, str], model: type[Body]) -> Body:
     return validated({name: value for name, value in query.items() if value}, model)
 
 
-def has_parameter(body: bytes, name: str) -> bool:
-    """True if the body is JSON whose `parameters` have a member of that name.
-
-    Bodies without the name anywhere, which are nearly all, are not read for it.
-    """
-    if name.encode() not in body:
-        return False
-    try:
-        document = json.loads(body.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return False  # what is wrong with it is said where it is validated
+def has_parameter(document: object, name: str) -> bool:
+    """True if the `parameters` of a body have a member of that name that is not null."""
     parameters = document.get("parameters") if isinstance(document, dict) else None
-    return isinstance(parameters, dict) and name in parameters
+    return isinstance(parameters, dict) and parameters.get(name) is not None
 
 
 def body_too_long(limit_bytes: int) -> InputTooLong:
@@ -121,90 +150,71 @@ def ignored(body: RequestBody) -> list[str]:
     return list(islice(body.ignored(), MOST_IGNORED))
 
 
+def placed(problem: Problem, body: RequestBody) -> Problem:
+    """The problem with the place in the body of the text that it is about, if it is about one."""
+    at = problem.members.get("index")
+    if isinstance(problem, InputTooLong) and isinstance(at, int):
+        path, index = body.place_of(at)
+        problem.detail = problem.detail.replace(f"inputs[{at}]", path, 1)
+        if index is None:
+            del problem.members["index"]
+        else:
+            problem.members["index"] = index
+    return problem
+
+
 def encode(document: object) -> bytes:
     """Encodes JSON in UTF-8."""
     return msgspec.json.encode(document)
 
 
 def validated(document: object, model: type[Body]) -> Body:
-    """Validates a document in Python's types, in which whole numbers may be floats. Raises InvalidRequest."""
+    """Validates what was read. Raises InvalidRequest (422).
+
+    A whole number may be written `60.0`, and a field that is null counts as absent, also one that is not known here:
+    clients write those that nobody has set.
+    """
     try:
         return model.model_validate(document)
-    except ValidationError as error:
-        if not _mendable(error):
-            raise _invalid(error) from None
-        unknown = _unknown_nulls(error)
+    except ValidationError:
+        pass
     try:
-        return model.model_validate(_mended(document, unknown))
+        return model.model_validate(_mended(document))
     except ValidationError as error:
         raise _invalid(error) from None
 
 
-def _refuse(error: ValidationError, body: bytes = b"") -> NoReturn:
-    raise _invalid(error, body) from None
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
 
 
-def _is_unreadable(error: ValidationError) -> bool:
-    return error.error_count() == 1 and error.errors(include_input=False)[0]["type"] == "json_invalid"
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
-def _mendable(error: ValidationError) -> bool:
-    """True if a field that takes whole numbers was given one as a float, or an unknown one was null.
+def _mended(document: Any, depth: int = 0) -> Any:
+    """The document with U+FFFD in place of each half of a surrogate pair, whole numbers as integers, and no nulls.
 
-    A body with more than `MOST_FAULTS` is not mended.
+    Items of lists stay, whatever they are. Raises ValueError if it is deeper than `MOST_DEPTH`.
     """
-    if error.error_count() > MOST_FAULTS:
-        return False
-    faults = error.errors(include_url=False, include_context=False)
-    whole = (
-        isinstance(one["input"], float) and one["input"].is_integer() for one in faults if one["type"] == "int_type"
-    )
-    return any(whole) or any(map(_is_unknown_null, faults))
-
-
-def _unknown_nulls(error: ValidationError) -> frozenset[str]:
-    """The names of unknown fields that were null."""
-    faults = error.errors(include_url=False, include_context=False)
-    return frozenset(str(one["loc"][-1]) for one in faults if _is_unknown_null(one))
-
-
-def _is_unknown_null(fault: ErrorDetails) -> bool:
-    return fault["type"] == "extra_forbidden" and fault["input"] is None
-
-
-def _read_again(body: bytes, fault: ValidationError) -> object:
-    """Reads JSON that pydantic does not: with a byte-order mark, or half of a surrogate pair."""
-    try:
-        return _mended(json.loads(body.decode("utf-8-sig")))
-    except (ValueError, RecursionError):
-        raise _invalid(fault, body) from None
-
-
-def _mended(document: Any, unknown: Container[str] = ()) -> Any:
-    """The document with U+FFFD in place of each half of a surrogate pair, and with whole numbers as integers.
-
-    Members of these `unknown` names are left out where they are null.
-    """
+    if depth > MOST_DEPTH:
+        raise ValueError("too deep")
     match document:
         case str():
-            return _SURROGATE.sub("\ufffd", document)
+            return document if document.isascii() else _SURROGATE.sub("\ufffd", document)
         case float() if document.is_integer():
             return int(document)
         case list():
-            return [_mended(one, unknown) for one in document]
+            return [_mended(one, depth + 1) for one in document]
         case dict():
-            kept = ((name, one) for name, one in document.items() if one is not None or name not in unknown)
-            return {_mended(name): _mended(one, unknown) for name, one in kept}
+            kept = ((name, one) for name, one in document.items() if one is not None)
+            return {_mended(name): _mended(one, depth + 1) for name, one in kept}
     return document
 
 
-def _invalid(error: ValidationError, body: bytes = b"") -> InvalidRequest:
+def _invalid(error: ValidationError) -> InvalidRequest:
     """Makes the problem that names each faulty field and what it must be; values are not repeated."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    if faults[0]["type"] == "json_invalid":
-        guess = _guess(body)
-        detail = f"the body is not JSON in UTF-8{': ' if guess else ''}{guess}"
-        return InvalidRequest(detail, [{"message": faults[0]["msg"]}], malformed=True)
     errors = [{"field": _path(fault["loc"]), "message": fault["msg"]} for fault in faults[:MOST_FAULTS]]
     first = errors[0]
     return InvalidRequest(f"{first['field'] or 'body'}: {first['message']}", errors)
@@ -217,6 +227,8 @@ def _guess(body: bytes) -> str:
     for pattern, guess in _LOOKS:
         if pattern.match(body):
             return guess
+    if _NO_NUMBER.search(body):
+        return "it has NaN or Infinity, which JSON does not"
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -235,7 +247,7 @@ def _path(location: Sequence[int | str]) -> str:
     for at, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif at not in _TAGGED or location[0] != "inputs" or part not in INPUTS_TAGS:
+        elif (location[0], at) not in _TAGGED or part not in INPUTS_TAGS:
             name = part[:MOST_CHARACTERS_OF_A_NAME]
             path += f".{name}" if path else name
     return path

@@ -12,7 +12,7 @@ import logging
 import re
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv6Network
@@ -30,6 +30,7 @@ from gateway.model.errors import (
     HeadTooLarge,
     InternalError,
     InvalidRequest,
+    MethodNotImplemented,
     Problem,
     RequestTimeout,
     TooManyConnections,
@@ -40,6 +41,8 @@ from gateway.model.request import REQUEST_ID
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Those of a request, as an ASGI scope has them."""
 Application: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 """An ASGI application that is a coroutine function."""
 
@@ -52,6 +55,11 @@ nothing there. They are written to see whether a client that has ended its side 
 
 MAX_HEAD = 32 * 1024
 """Most bytes of a request's target and headers together; nginx takes 32 KiB, Node 16."""
+
+PARSED_BYTES = 8 * 1024
+"""Bytes that are parsed at once; then limits are looked at that the parser does not know. Set by hand: a part at the
+beginning and one at the end of a head or body are not counted, so that about twice as much may be borne beyond a limit.
+"""
 
 FRAMING = 16
 """Bytes around each byte of a chunked body that are borne; a client that sends single bytes has five. Beyond that there
@@ -85,8 +93,10 @@ _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() fo
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 _OTHER_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")  # in llhttp's words
+_OTHER_METHOD = "Invalid method for HTTP"  # likewise: RTSP's
 _CLOSE = b"connection: close\r\n"
 _WITHOUT_BODY = (204, 304)
+_REQUEST = re.compile(rb"(?:\r?\n)*[\w!#$%&'*+.^`|~-]+ (?:/|\*|https?://)", re.ASCII)  # of any method (RFC 9110, 9.1)
 _URL = re.compile(rb"[^/?#]*://([^/?#]*)")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)  # RFC 3986, section 3.2.2
 
@@ -97,13 +107,15 @@ log = logging.getLogger("gateway.http")  # none of those that the access log sho
 class Hub:
     """What the connections of one server share. `date` is the header line of that name; `empty`: none is open.
 
-    `by_address` counts the open ones by their client. `refused` is told of each request that the server answers itself.
+    `by_address` counts the open ones by their client. `refused` is told of each request that the server answers itself,
+    and `told` gives more headers of that answer, for those of the request as far as they are read.
     """
 
     app: Application
     limits: Limits
     clock: Clock
     refused: Callable[[Problem], None] = lambda problem: None
+    told: Callable[[Headers], Mapping[str, str]] = lambda headers: {}
     open: set[Connection] = field(default_factory=set)
     by_address: Counter[str] = field(default_factory=Counter)
     draining: bool = False
@@ -211,6 +223,7 @@ class Exchange:
             "content-length": str(len(content)),
             REQUEST_ID: identity,
             **problem.headers(),
+            **self._connection.told(self.scope["headers"]),
         }
         headers = [(name.encode(), value.encode()) for name, value in told.items()]
         self.keep_alive = False
@@ -299,26 +312,10 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Parses what was read, or drops it after the last request."""
-        if self._ending:
-            self._dropped += len(data)
-            if self._dropped > MOST_DROPPED:
-                self._transport.abort()
-            return
+        """Parses what was read, some at a time, so that limits hold however much comes at once."""
         self._read_s = self._hub.clock()
-        self._head_read += len(data)
-        reading = self._reading
-        try:
-            self._parse(data)
-        except httptools.HttpParserError as error:
-            if not self._ending:
-                self._refuse(_problem_of(error))
-        if self._in_head and self._head_read > MAX_HEAD:
-            self._refuse(HeadTooLarge(MAX_HEAD))
-        if reading is not None and reading is self._reading and not self._ending:
-            self._framing += len(data)
-            if self._framing > MAX_HEAD:
-                self._refuse(_malformed("the chunks of the body have too much around their content"))
+        for start in range(0, len(data), PARSED_BYTES):
+            self._take(data[start : start + PARSED_BYTES])
         self.flow()
 
     def eof_received(self) -> bool:
@@ -378,7 +375,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes a header; what comes behind a body is left out."""
         if self._in_head:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Makes the request. Raises a Problem, which the parser hands on to `data_received`."""
@@ -468,6 +465,10 @@ class Connection(asyncio.Protocol):
             self.due_s = self._hub.clock() + self._hub.limits.body_timeout_s
             self.flow()
 
+    def told(self, headers: Headers) -> Mapping[str, str]:
+        """More headers of an answer of the server's own."""
+        return self._hub.told(headers)
+
     def refused(self, problem: Problem) -> None:
         """Notes an answer of the server's own."""
         self._hub.refused(problem)
@@ -523,15 +524,39 @@ class Connection(asyncio.Protocol):
 
     # --- its own
 
+    def _take(self, data: bytes) -> None:
+        """Parses a part of what was read, or drops it after the last request."""
+        if self._ending:
+            self._dropped += len(data)
+            if self._dropped > MOST_DROPPED:
+                self._transport.abort()
+            return
+        self._head_read += len(data)
+        reading, idle = self._reading, self.idle
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as error:
+            if not self._ending:
+                self._refuse(_problem_of(error, data if idle and not self._exchanges else b""))
+        if self._in_head and self._head_read > MAX_HEAD:
+            self._refuse(HeadTooLarge(MAX_HEAD))
+        if reading is not None and reading is self._reading and not self._ending:
+            self._framing += len(data)
+            if self._framing > MAX_HEAD:
+                self._refuse(_malformed("the chunks of the body have too much around their content"))
+
     def _parse(self, data: bytes) -> None:
         """Parses. A request to change the protocol is parsed again without that wish, which may be ignored."""
         try:
             self._parser.feed_data(data)
+            return
         except httptools.HttpParserUpgrade as upgrade:
-            lines = [b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._target)]
+            version = self._parser.get_http_version().encode()
+            lines = [b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, version)]
             lines += [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
-            self._parser = httptools.HttpRequestParser(self)
-            self._parse(b"".join(lines) + b"\r\n" + data[upgrade.args[0] :])
+            again = b"".join(lines) + b"\r\n" + data[upgrade.args[0] :]
+        self._parser = httptools.HttpRequestParser(self)
+        self._parse(again)  # not within `except`, where the wish would hide what is wrong
 
     def _check_head(self, exchange: Exchange, version: str) -> None:
         """Notes what the headers say of the body. Raises HeadTooLarge and InvalidRequest."""
@@ -547,7 +572,7 @@ class Connection(asyncio.Protocol):
                 raise _malformed("the Host header is no name or address, with or without a port")
             if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 raise _malformed("Transfer-Encoding may be chunked alone; a body is compressed by Content-Encoding")
-        if b"expect" in names:
+        if b"expect" in names and version == "1.1":
             exchange.expects_continue = (b"expect", b"100-continue") in (
                 (name, value.lower()) for name, value in self._headers
             )
@@ -648,11 +673,14 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
 
 
-def _problem_of(error: httptools.HttpParserError) -> Problem:
-    """The problem of what the parser refused, or of what its callback raised."""
+def _problem_of(error: httptools.HttpParserError, begin: bytes) -> Problem:
+    """The problem of what the parser refused, or of what its callback raised. `begin` begins a request, or is empty."""
     told = error.__context__
     if isinstance(told, Problem):
         return told
+    of_method = isinstance(error, httptools.HttpParserInvalidMethodError) or str(error).startswith(_OTHER_METHOD)
+    if of_method and _REQUEST.match(begin):
+        return MethodNotImplemented()
     return VersionNotSupported() if str(error) in _OTHER_VERSIONS else _malformed("the request is not HTTP/1.1")
 
 

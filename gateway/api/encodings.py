@@ -1,9 +1,8 @@
-"""Compression of bodies, by `Content-Encoding` and `Accept-Encoding`: it bounds what it decodes, and knows no JSON."""
+"""Compression of bodies: it bounds what it decodes, and knows no JSON."""
 
 from __future__ import annotations
 
 import gzip
-import re
 import zlib
 from collections.abc import Callable
 from typing import Protocol
@@ -19,16 +18,25 @@ MOST_MEMBERS = 16
 """Members of a gzip body, or frames of a zstd one, each of which may be compressed apart. Programs write one."""
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # by the header, which the data begin with
-_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MiB, the most by RFC 9659
+_WINDOW_LOG = 23  # 8 MiB, the most by RFC 9659
+_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+_LIMITS = (
+    ("too much memory", f"may have a window of at most {1 << _WINDOW_LOG >> 20} MiB (RFC 9659)"),
+    ("Dictionary mismatch", "may not need a dictionary"),
+    ("Error 2 ", "may not need a dictionary"),
+)
+"""What zstd and zlib say of data that may be whole and are not decoded, and the limit that those break."""
+
 _UNCHANGED = ("", "identity")
-
-
 _LEVEL = 6  # of gzip: what it has by default
-_CODING = re.compile(r"\s*([^;\s]+)\s*(?:;\s*q=([0-9.]+)\s*)?")
 
 
 class DecodedTooLong(Exception):
     """The body has more bytes than the limit once it is decoded."""
+
+
+class _TooManyMembers(Exception):
+    """The body has more members than are read."""
 
 
 class _Decoder(Protocol):
@@ -46,27 +54,29 @@ class _Decoder(Protocol):
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     """Decodes a body of this `Content-Encoding`, of which no more than `limit` bytes ever exist.
 
-    Raises DecodedTooLong, UnsupportedEncoding (415), and InvalidRequest (400) if the data are damaged.
+    Raises DecodedTooLong, UnsupportedEncoding (415), and InvalidRequest (400) if the data are damaged, or are whole but
+    break a limit.
     """
-    name = encoding.strip().lower().removeprefix("x-")
+    name = checked(encoding)
     if name in _UNCHANGED:
         return body
-    if name not in ACCEPTED:
-        raise UnsupportedEncoding(ACCEPTED)
     try:
         return _inflated(body, limit, _decoder_of_zstd if name == "zstd" else _decoder_of_gzip)
-    except (zlib.error, zstd.ZstdError, EOFError):
-        raise _damaged(name) from None
+    except _TooManyMembers:
+        raise _refused(f"a body whose Content-Encoding is {name} may have at most {MOST_MEMBERS} members") from None
+    except (zlib.error, zstd.ZstdError, EOFError) as error:
+        for told, limit_of_it in _LIMITS:
+            if told in str(error):
+                raise _refused(f"a body whose Content-Encoding is {name} {limit_of_it}") from None
+        raise _refused(f"the body is not whole {name}, which Content-Encoding says it is") from None
 
 
-def takes_gzip(accept_encoding: str) -> bool:
-    """True if the client's `Accept-Encoding` has gzip, or all, with a weight above 0."""
-    weights: dict[str, str] = {}
-    for one in accept_encoding.lower().split(","):
-        if match := _CODING.fullmatch(one):
-            weights.setdefault(match[1], match[2] or "1")
-    weight = weights.get("gzip", weights.get("*", "0"))
-    return weight.strip("0.") != ""
+def checked(encoding: str) -> str:
+    """Returns the name of a body's encoding, without its old prefix. Raises UnsupportedEncoding (415)."""
+    name = encoding.strip().lower().removeprefix("x-")
+    if name not in (*ACCEPTED, *_UNCHANGED):
+        raise UnsupportedEncoding(ACCEPTED)
+    return name
 
 
 def packed(content: bytes) -> bytes:
@@ -96,8 +106,8 @@ def _inflated(body: bytes, limit: int, decoder_of_a_member: Callable[[], _Decode
         left = decoder.unused_data
         if not left:
             return b"".join(parts)
-    raise EOFError
+    raise _TooManyMembers
 
 
-def _damaged(name: str) -> InvalidRequest:
-    return InvalidRequest(f"the body is not whole {name}, which Content-Encoding says it is", malformed=True)
+def _refused(detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, malformed=True)

@@ -17,18 +17,20 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, to_builtins
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, Tag, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
+from gateway.api import bodies
 from gateway.api.responses import Events
 from gateway.api.responses import Told as Facts
 from gateway.model.errors import InputTooLong, InternalError, InvalidRequest, NotFound, Problem, UnknownTask
 from gateway.model.messages import Answer, Delta, FinishReason
-from gateway.model.request import Terms
+from gateway.model.request import CHECKPOINT, MIN_TIER, Terms
 from gateway.model.tier import Tier
 from gateway.observability.record import RequestRecord
 from gateway.service import Finished
 from gateway.tasks import TASKS
-from gateway.tasks.base import Event, Ignored, Strict, Task, Text
+from gateway.tasks.base import MANY, ONE, Event, Ignored, Inputs, ListOf, RequestBody, Strict, Task, one_or_many
 
 PREFIX = "/v1/"
 """Paths of OpenAI's interface, whose errors have OpenAI's form."""
@@ -42,6 +44,9 @@ sibling the address. It leaves the choice to the gateway."""
 
 Json: TypeAlias = dict[str, Any]
 
+NONE: Mapping[str, str] = {}
+"""No names: of a body that was not read, the faults are by its own fields."""
+
 
 class Part(Strict):
     """A part of what a message says."""
@@ -53,9 +58,23 @@ class Part(Strict):
 class ChatMessage(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(description="developer is read as system")
-    content: str | list[Part]
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="developer is read as system; one of these two that says nothing is left out"
+    )
+    content: Annotated[
+        Annotated[str, Tag(ONE)] | Annotated[ListOf[Part], Tag(MANY)],
+        one_or_many("Input should be a text or a list of parts"),
+    ]
     name: Ignored[str] = None
+
+    @field_validator("content")
+    @classmethod
+    def _says_something(cls, content: str | list[Part], known: ValidationInfo) -> str | list[Part]:
+        """Refuses a message that says nothing, where it is not left out."""
+        silent = not content if isinstance(content, str) else not any(part.text for part in content)
+        if silent and known.data.get("role") in ("user", "assistant"):
+            raise PydanticCustomError("silent", "must not be empty")
+        return content
 
     def said(self) -> str:
         """The text of the message."""
@@ -88,6 +107,11 @@ class OpenAIBody(Strict):
     @abstractmethod
     def parameters(self) -> Json:
         """The `parameters` of that body, of which those that were not given are left out."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Mapping[str, str]:
+        """The fields of this body by those of the task's own, where they differ."""
 
     @property
     def wants_events(self) -> bool:
@@ -128,7 +152,13 @@ class WritingBody(OpenAIBody):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: (
+        Annotated[
+            Annotated[str, Tag(ONE)] | Annotated[ListOf[str], Tag(MANY)],
+            one_or_many("Input should be a text or a list of texts"),
+        ]
+        | None
+    ) = None
     n: Annotated[int, Field(ge=1, le=1)] | None = Field(default=None, description="1 alone: one answer is written")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -162,7 +192,7 @@ class WritingBody(OpenAIBody):
 class ChatBody(WritingBody):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[ListOf[ChatMessage], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: Literal[False] | None = None
@@ -175,6 +205,12 @@ class ChatBody(WritingBody):
     reasoning_effort: Ignored[str] = None
     prompt_cache_key: Ignored[str] = None
     safety_identifier: Ignored[str] = None
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The length goes by the name that was sent."""
+        most = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        return {"inputs": "messages", "max_new_tokens": most}
 
     def inputs(self) -> object:
         """The conversation. A system message that says nothing is left out."""
@@ -208,7 +244,7 @@ class ChatBody(WritingBody):
 class CompletionBody(WritingBody):
     """The body of `POST /v1/completions`."""
 
-    prompt: str | list[Text]
+    prompt: Inputs
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     echo: bool | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = Field(default=None, description="empty alone")
@@ -216,6 +252,11 @@ class CompletionBody(WritingBody):
     logprobs: None = Field(
         default=None, description="null alone: of no token a probability is told, and 0 asks for them"
     )
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The prompt, its length, and whether it is repeated."""
+        return {"inputs": "prompt", "max_new_tokens": "max_tokens", "return_full_text": "echo"}
 
     def inputs(self) -> object:
         """The prompts."""
@@ -239,8 +280,13 @@ class CompletionBody(WritingBody):
 class EmbeddingsBody(OpenAIBody):
     """The body of `POST /v1/embeddings`."""
 
-    input: str | list[Text]
+    input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The texts."""
+        return {"inputs": "input"}
 
     def inputs(self) -> object:
         """The texts."""
@@ -480,10 +526,15 @@ def placed(endpoint: str, model: str, checkpoints: Mapping[str, Sequence[str]]) 
 
 
 def document_of(body: OpenAIBody, endpoint: str, task: Task) -> Json:
-    """The body of a task's own endpoint. What the task does not take is left out: a search is told nothing of draws."""
-    taken = task.openai[endpoint]
-    parameters = {name: value for name, value in body.parameters().items() if name in taken}
-    return {"inputs": body.inputs(), "parameters": parameters}
+    """The body of a task's own endpoint.
+
+    What the task does not take is left out where it changes nothing. Raises InvalidRequest where it would.
+    """
+    taken, given = task.openai[endpoint], body.parameters()
+    for name, value in given.items():
+        if name not in taken and value:
+            raise InvalidRequest.of_field(body.names.get(name, name), f"is not done by {task.name}")
+    return {"inputs": body.inputs(), "parameters": {name: given[name] for name in given if name in taken}}
 
 
 def _served(checkpoints: Mapping[str, Sequence[str]]) -> list[str]:
@@ -497,48 +548,50 @@ def _models(checkpoints: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> l
     return [*names, *Tier, *tasks, ANY_MODEL]
 
 
+def names_of(body: OpenAIBody, asked: Terms) -> Mapping[str, str]:
+    """The fields of a body by those of the task's own, and by the headers in whose place its `model` asks."""
+    headers = {CHECKPOINT: asked.pinned, MIN_TIER: asked.min_tier}
+    return {**body.names, **{header: "model" for header, value in headers.items() if value is not None}}
+
+
 def joined(terms: Terms, asked: Terms) -> Terms:
     """The terms of the headers with those of the `model`, which says more: it stands in the body."""
     return replace(terms, pinned=asked.pinned or terms.pinned, min_tier=asked.min_tier or terms.min_tier)
 
 
-_OURS = re.compile(r"^(?:(inputs)\b|parameters\.)")
-_UNION = re.compile(r"\.(?:str|list\[[\w-]+\])(?=$|[.\[])")
-"""Where a field is the task's own, and the tags by which pydantic tells the kinds of a field apart."""
-
-_THEIRS = {
-    "ChatBody": {"inputs": "messages", "max_new_tokens": "max_tokens"},
-    "CompletionBody": {"inputs": "prompt", "max_new_tokens": "max_tokens"},
-    "EmbeddingsBody": {"inputs": "input"},
-}
+_OURS = re.compile(r"^(?:parameters\.)?(\w+)")
+"""Where a field is the task's own."""
 
 
-def in_their_words(problem: Problem, body: type[OpenAIBody] | None) -> Problem:
-    """The problem with the fields of this body in place of those of the task's own, where it names some."""
-    names = _THEIRS.get(body.__name__, {}) if body is not None else {}
+def in_their_words(problem: Problem, names: Mapping[str, str]) -> Problem:
+    """The problem with the fields of the client's body in place of the task's own, by the `names` of `names_of`."""
 
     def theirs(field: str) -> str:
-        field = _OURS.sub(lambda found: names.get(found[1], found[1]) if found[1] else "", field)
-        return _UNION.sub("", field.replace("max_new_tokens", names.get("max_new_tokens", "max_new_tokens"), 1))
+        return _OURS.sub(lambda found: names.get(found[1], found[1]), field)
 
-    if isinstance(problem, InvalidRequest | InputTooLong):
+    def of_body(fault: Mapping[str, str]) -> Mapping[str, str]:
+        if "field" in fault:
+            return {**fault, "field": theirs(fault["field"])}
+        header = fault.get("header", "")
+        return {"field": names[header], "message": fault["message"]} if header in names else fault
+
+    if names and isinstance(problem, InvalidRequest | InputTooLong):
         field, colon, message = problem.detail.partition(": ")
         problem.detail = f"{theirs(field)}{colon}{message}"
+        for header in {CHECKPOINT, MIN_TIER} & names.keys():
+            problem.detail = problem.detail.replace(header, names[header])
         errors = problem.members.get("errors")
         if isinstance(errors, list):
-            problem.members["errors"] = [
-                {key: theirs(value) if key == "field" else value for key, value in one.items()} for one in errors
-            ]
+            problem.members["errors"] = [of_body(one) for one in errors]
     return problem
 
 
-def problem_document(problem: Problem, path: str = "") -> tuple[int, OpenAIProblem]:
-    """The status and the document of a problem in OpenAI's form, with the fields of the path's own body.
+def problem_document(problem: Problem, names: Mapping[str, str] = NONE) -> tuple[int, OpenAIProblem]:
+    """The status and the document of a problem in OpenAI's form, with the fields of the client's body by their `names`.
 
     What does not validate is a 400 there, and so is a text that is too long. All other statuses are the contract's.
     """
-    endpoint = ENDPOINTS.get(path)
-    problem = in_their_words(problem, endpoint.body if endpoint else None)
+    problem = in_their_words(problem, names)
     status = problem.http_status
     if isinstance(problem, InvalidRequest | InputTooLong):
         status = 400
@@ -553,9 +606,10 @@ def problem_document(problem: Problem, path: str = "") -> tuple[int, OpenAIProbl
 
 @dataclass(frozen=True, slots=True)
 class OpenAIForm:
-    """The form of OpenAI's interface, of the answer to one body."""
+    """The form of OpenAI's interface, of the answer to one body. `own` is the task's own body of it."""
 
     body: OpenAIBody
+    own: RequestBody
     id: str
     created: int
 
@@ -567,6 +621,10 @@ class OpenAIForm:
     def document(self, finished: Finished, answer: Answer, told: Facts) -> object:
         """The body of a plain answer."""
         return self.body.answer(answer, self._told(finished.record))
+
+    def problem(self, finished: Finished) -> Problem:
+        """The problem with the place in the body of the task, which gets the client's names in its document."""
+        return bodies.placed(finished.problem or InternalError(), self.own)
 
     def events(self, begun: RequestRecord, told: Facts) -> Events:
         """A chunk for each delta; at the end one for each choice, the usage if it was asked for, and `[DONE]`."""
@@ -583,7 +641,7 @@ class OpenAIForm:
 
         def end(finished: Finished) -> Sequence[Event]:
             if finished.answer is None:
-                return (fault(finished.problem or InternalError()),)
+                return (fault(self.problem(finished)),)
             parts = []
             for at, (text, why) in enumerate(_written(finished.answer, None)):
                 parts += [Said(at, text, first=True)] if first(at) else []  # of which nothing was told on the way
@@ -595,7 +653,7 @@ class OpenAIForm:
             return [*map(Event, chunks), Event(Raw(b"[DONE]"))]
 
         def fault(problem: Problem) -> Event:
-            return Event(problem_document(problem)[1])
+            return Event(problem_document(problem, body.names)[1])
 
         return Events(delta, end, fault)
 

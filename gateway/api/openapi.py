@@ -20,6 +20,7 @@ from gateway.advising.knowledge import knowledge
 from gateway.advising.situation import Situation
 from gateway.api import openai, responses
 from gateway.api.bodies import RouteBody, encode
+from gateway.api.kept import KeptFile
 from gateway.api.responses import FIRST_MET, OUTCOME
 from gateway.api.streaming import EVENT_STREAM
 from gateway.catalogs.catalog import CatalogEntry
@@ -42,6 +43,7 @@ ALWAYS = (
     errors.UnknownHost,
     errors.RequestTimeout,
     errors.HeadTooLarge,
+    errors.MethodNotImplemented,
     errors.VersionNotSupported,
     errors.InternalError,
     errors.TooManyConnections,
@@ -168,7 +170,7 @@ _OF_STATUS = {405: ("Allow",), 415: ("Accept-Encoding",), 429: ("Retry-After",),
 _ON_TASKS = tuple(name for name in ANSWERED if name not in ("Allow", "Accept-Encoding", "Retry-After"))
 _ON_ALL = (request.REQUEST_ID,)
 _UNDECIDED = (request.REQUEST_ID, OUTCOME)
-_BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 505)
+_BEFORE_A_DECISION = (400, 405, 408, 415, 421, 431, 501, 505)
 
 
 def _json(name: str) -> tuple[str, Json]:
@@ -210,9 +212,9 @@ _DETAILS = {
 
 
 @lru_cache(maxsize=2)
-def encoded_document(tasks: tuple[Task, ...]) -> bytes:
+def document_file(tasks: tuple[Task, ...]) -> KeptFile:
     """The document for these tasks as JSON. It is made once, since that takes as long as hundreds of requests."""
-    return encode(openapi_document(tasks))
+    return KeptFile.of(encode(openapi_document(tasks)), _JSON, {})
 
 
 def openapi_document(tasks: Collection[Task]) -> Json:

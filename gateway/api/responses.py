@@ -508,6 +508,9 @@ class Form(Protocol):
     def document(self, finished: Finished, answer: Answer, told: Told) -> object:
         """The body of a plain answer."""
 
+    def problem(self, finished: Finished) -> Problem:
+        """Why there is no answer, by the places of the client's own body."""
+
     def events(self, begun: RequestRecord, told: Told) -> Events:
         """The events of an answer, of which the record is known as it stood at its first delta."""
 
@@ -539,13 +542,17 @@ class TaskForm:
             return self.task.document.of(self.body, answer.outputs, self.client)
         return answer.outputs
 
+    def problem(self, finished: Finished) -> Problem:
+        """The problem with the place in the body of the text that it is about."""
+        return bodies.placed(finished.problem or InternalError(), self.body)
+
     def events(self, begun: RequestRecord, told: Told) -> Events:
         """The task's events; at the end come the details, with `finish_reason` beside, or what went wrong."""
         streams = self.task.streams or Streaming()
 
         def end(finished: Finished) -> Sequence[Event]:
             if finished.answer is None:
-                return (streaming.error_event(finished.problem or InternalError()),)
+                return (streaming.error_event(self.problem(finished)),)
             details, reason = self._details(finished, finished.answer, told), finished.record.finish_reason
             return streams.end(self.body, {**details, "finish_reason": reason} if reason else details)
 

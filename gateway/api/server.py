@@ -13,10 +13,10 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
 
-from gateway.api.connection import Application, Connection, Hub
+from gateway.api.connection import Application, Connection, Headers, Hub
 from gateway.catalogs.catalog import Limits
 from gateway.model.deadline import Clock
 from gateway.model.errors import Problem, Stopping
@@ -61,13 +61,19 @@ log = logging.getLogger("gateway.http")
 class HttpServer:
     """Serves one application. `limits` has the time limits and the number of connections.
 
-    `refused` is told of each request that the server answers itself, with an error.
+    `refused` is told of each request that the server answers itself, with an error; `told` gives more headers of that
+    answer, for those of the request.
     """
 
     def __init__(
-        self, app: Application, limits: Limits, clock: Clock, refused: Callable[[Problem], None] = lambda problem: None
+        self,
+        app: Application,
+        limits: Limits,
+        clock: Clock,
+        refused: Callable[[Problem], None] = lambda problem: None,
+        told: Callable[[Headers], Mapping[str, str]] = lambda headers: {},
     ) -> None:
-        self._hub = Hub(app, limits, clock, refused)
+        self._hub = Hub(app, limits, clock, refused, told)
         self._listeners: list[socket.socket] = []
         self._accepting: set[asyncio.Task[object]] = set()
         self._looking: asyncio.TimerHandle | None = None

@@ -7,13 +7,13 @@ after it is an event. Which events a task has is the task's (`gateway/tasks/base
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Sequence
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import bodies
+from gateway.api.accept import named, weight
 from gateway.api.connection import IDLE
 from gateway.model.errors import InternalError, Problem, Stopping
 from gateway.model.messages import Delta
@@ -23,8 +23,7 @@ from gateway.service import Finished, Service, Stream
 from gateway.tasks.base import Event, RequestBody
 
 EVENT_STREAM = "text/event-stream"
-_NEVER = re.compile(r"q=0(\.0*)?")
-_JSON_TYPES = ("application/json", "application/*", "*/*")
+_JSON = "application/json"
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """What keeps proxies from gathering events: nginx heeds the second."""
@@ -37,9 +36,7 @@ def is_asked_for(accept: str, body: RequestBody) -> bool:
     """True if the client reads events: its body says so, or says nothing and `Accept` has events and no JSON."""
     if body.wants_events is not None:
         return body.wants_events
-    parts = [[part.strip() for part in one.split(";")] for one in accept.split(",")]
-    types = [kind for kind, *terms in parts if not any(_NEVER.fullmatch(term) for term in terms)]
-    return EVENT_STREAM in types and not any(one in types for one in _JSON_TYPES)
+    return named(accept, EVENT_STREAM) > 0 and weight(accept, _JSON) == 0
 
 
 def encoded(events: Iterable[Event]) -> bytes:

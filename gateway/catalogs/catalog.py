@@ -329,6 +329,12 @@ class Catalog(_Frozen):
         best = max(self.of_task(task), key=lambda one: (one.quality.standing, one.quality.value), default=None)
         return self.defaults.checkpoint.get(task) or (best.name if best else None)
 
+    def best_of_tier(self, task: str, tier: Tier) -> str | None:
+        """The checkpoint of the best quality among those of a task that have at least the tier; None if none has."""
+        enough = [entry for entry in self.of_task(task) if entry.tier.rank >= tier.rank]
+        best = max(enough, key=lambda one: (one.quality.standing, one.quality.value), default=None)
+        return best.name if best else None
+
     def routed(self, task: str) -> tuple[CatalogEntry, ...]:
         """The checkpoints that a request without a pin may get: all of the task, or its default one."""
         default = self.default_checkpoint(task)

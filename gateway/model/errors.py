@@ -13,6 +13,7 @@
      ├─ CheckpointUnavailable  503  no healthy replica
      ├─ InferenceFailed        500  the engine failed
      └─ of the HTTP server itself, about what is no request yet:
+        ├─ MethodNotImplemented 501  no path has such a method
         ├─ VersionNotSupported 505  not HTTP/1.1 or 1.0
         ├─ HeadTooLarge        431  target and headers are over the limit
         ├─ RequestTimeout      408  the head or the body did not come in time
@@ -214,15 +215,17 @@ class InputTooLong(Problem):
     class Members(TypedDict, total=False):
         """The limit with its unit, what was sent in that unit, and the checkpoint where it is the limit's.
 
-        `index` is that of the text in `inputs`, where one text alone is too long.
+        `index` is that of the text in its list, where one text alone is too long.
         """
 
         limit: int
-        unit: Literal["bytes", "inputs", "characters", "tokens"]
+        unit: Literal["bytes", "values", "inputs", "characters", "tokens", "windows", "sentences"]
         inputs: int
         characters: int
         tokens: int
         bytes: int
+        windows: int
+        sentences: int
         index: int
         checkpoint: str
 
@@ -343,6 +346,15 @@ class InferenceFailed(Problem):
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__(f"checkpoint {checkpoint} failed", self.Members(checkpoint=checkpoint))
+
+
+class MethodNotImplemented(Problem):
+    """Raised for a method that no path has, since the server does not know it."""
+
+    code, status, title, outcome = "method_not_implemented", 501, "The method is not known", Outcome.INVALID
+
+    def __init__(self) -> None:
+        super().__init__("this server knows no such method; their names are in capital letters")
 
 
 class VersionNotSupported(Problem):

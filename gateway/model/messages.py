@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -166,8 +166,8 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
 
     `UNAVAILABLE` (the replica is draining, or its connection broke) may be tried elsewhere; other failures may not.
     `REFUSED` says that the checkpoint does not take such inputs, and `detail` why. `tokens`, `limit` and the `index` of
-    the input are set for `TOO_LONG`. Where its `unit` is bytes, so are these two, of keys and values, and `detail` says
-    more. `detail` never holds text of the request.
+    the input are set for `TOO_LONG`. Where its `unit` is another, these two are in that unit (bytes are of keys and
+    values), and `detail` says more; 0 is a number that is not known. `detail` never holds text of the request.
     """
 
     kind: FailureKind
@@ -175,7 +175,17 @@ class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     tokens: int = 0
     limit: int = 0
     index: int | None = None
-    unit: Literal["tokens", "bytes"] = "tokens"
+    unit: Literal["tokens", "bytes", "windows", "sentences"] = "tokens"
+
+    @classmethod
+    def too_many(cls, counts: Sequence[int], limit: int, unit: Literal["windows", "sentences"]) -> Self:
+        """The texts of a request have so many of a unit each, and more than the limit together.
+
+        Its index is that of a text which has more alone, if there is one.
+        """
+        detail = f"the texts have {sum(counts)} {unit}, a request may have {limit}"
+        index = next((at for at, count in enumerate(counts) if count > limit), None)
+        return cls(FailureKind.TOO_LONG, detail, sum(counts), limit, index, unit)
 
 
 class LoadReport(Struct, frozen=True, array_like=True):

@@ -17,7 +17,20 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Str
 from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import MANY, ONE, OPTIONS, Document, Fact, Options, RequestBody, Strict, Task, Text, VariantKind
+from gateway.tasks.base import (
+    MANY,
+    ONE,
+    OPTIONS,
+    Document,
+    Fact,
+    ListOf,
+    Options,
+    RequestBody,
+    Strict,
+    Task,
+    Text,
+    VariantKind,
+)
 from gateway.tasks.embed import EmbedderManifest
 from gateway.tasks.service_time import BatchedModel, StepSharing
 from gateway.tasks.windows import MOST_WINDOWS, PLANNED, WindowedModel, windows_of
@@ -61,7 +74,7 @@ def _any_of(schema: dict[str, Any]) -> None:
 
 _MESSAGE = 'Input should be {"question": text, "context": text}, or a list of those'
 QuestionInputs = Annotated[
-    Annotated[QuestionInput, Tag(ONE)] | Annotated[list[QuestionInput], Tag(MANY)],
+    Annotated[QuestionInput, Tag(ONE)] | Annotated[ListOf[QuestionInput], Tag(MANY)],
     Discriminator(_one_or_many, custom_error_type="question_type", custom_error_message=_MESSAGE),
 ]
 

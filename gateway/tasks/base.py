@@ -33,6 +33,10 @@ from gateway.tasks.service_time import ServiceTimeModel
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
+_ItemT = TypeVar("_ItemT")
+ListOf: TypeAlias = Annotated[list[_ItemT], Field(fail_fast=True)]
+"""The type of a list in a body: it is read up to its first faulty item, so that no list has many faults to collect."""
+
 
 ONE, MANY, PAIR, CONVERSATION = INPUTS_TAGS = ("(one)", "(many)", "(pair)", "(conversation)")
 """The union tags of `inputs`, which pydantic names in the places of faults, and no client as a field."""
@@ -45,11 +49,14 @@ def _one_or_many(inputs: object) -> str | None:
     return MANY if isinstance(inputs, list) else None
 
 
+def one_or_many(otherwise: str) -> Discriminator:
+    """Tells a text from a list; what is neither is refused by these words."""
+    return Discriminator(_one_or_many, custom_error_type="text_type", custom_error_message=otherwise)
+
+
 Inputs = Annotated[
-    Annotated[Text, Tag(ONE)] | Annotated[list[Text], Tag(MANY)],
-    Discriminator(
-        _one_or_many, custom_error_type="text_type", custom_error_message="Input should be a text or a list of texts"
-    ),
+    Annotated[Text, Tag(ONE)] | Annotated[ListOf[Text], Tag(MANY)],
+    one_or_many("Input should be a text or a list of texts"),
 ]
 
 
@@ -154,6 +161,10 @@ class RequestBody(Strict, ABC):
     @abstractmethod
     def texts(self) -> Sequence[str]:
         """The texts that a replica is sent, in order."""
+
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """The field of one of the `texts` by its path, and its index where that is of a list."""
+        return (f"inputs[{at}]", at) if isinstance(getattr(self, "inputs", None), list) else ("inputs", at)
 
     @staticmethod
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Struct
@@ -19,6 +19,7 @@ from gateway.tasks.base import (
     OPTIONS,
     PAIR,
     Ignored,
+    ListOf,
     Options,
     RequestBody,
     Spellings,
@@ -68,6 +69,12 @@ class ClassifyBodyParameters(Strict):
         default=None, description="accepted and without effect: texts are padded as their batch needs it"
     )
 
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """Whether all scores are asked for too, where their number is."""
+        yield from super().ignored(path)
+        if self.top_k is not None and self.return_all_scores is not None:
+            yield f"{path}return_all_scores"
+
 
 class TextPair(Strict):
     """Two texts that are classified as one input, such as a question and an answer, or a premise and a hypothesis."""
@@ -94,7 +101,7 @@ ClassifyInput = Annotated[
     Discriminator(_kind_of, custom_error_type="text_type", custom_error_message=_EACH),
 ]
 ClassifyInputs = Annotated[
-    Annotated[Text, Tag(ONE)] | Annotated[TextPair, Tag(PAIR)] | Annotated[list[ClassifyInput], Tag(MANY)],
+    Annotated[Text, Tag(ONE)] | Annotated[TextPair, Tag(PAIR)] | Annotated[ListOf[ClassifyInput], Tag(MANY)],
     Discriminator(_one_or_many, custom_error_type="text_type", custom_error_message=_MESSAGE),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -53,6 +54,13 @@ class EmbedBody(TaskBody, EmbedBodyParameters):
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
     parameters: EmbedBodyParameters | None = Field(default=None, description="how texts are cut and vectors given")
+
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """Parameters beside `inputs` too, where those within `parameters` go before them."""
+        yield from super().ignored(path)
+        for name in EmbedBodyParameters.model_fields:
+            if getattr(self, name) is not None and getattr(self.parameters, name, None) is not None:
+                yield f"{path}{name}"
 
 
 class EmbedParameters(Parameters, frozen=True, array_like=True, tag="embed"):

@@ -18,7 +18,7 @@ from gateway.model.errors import InvalidRequest
 from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import Document, Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import Document, ListOf, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.service_time import BatchedModel
 
 MASKS = ("[MASK]", "<mask>")
@@ -60,7 +60,7 @@ class FillBodyParameters(Strict):
     top_k: Annotated[int, Field(ge=1, le=MOST_WORDS)] | None = Field(
         default=None, description=f"how many words for a mask, best first; {USUAL_WORDS} where absent"
     )
-    targets: Annotated[list[Word], Field(min_length=1, max_length=MOST_TARGETS)] | None = Field(
+    targets: Annotated[ListOf[Word], Field(min_length=1, max_length=MOST_TARGETS)] | None = Field(
         default=None,
         description="the words to choose from. One that the checkpoint's vocabulary lacks counts by its first token",
     )

@@ -6,7 +6,7 @@ answers turns into its prompt, by its own template.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Struct, to_builtins
@@ -24,6 +24,7 @@ from gateway.tasks.base import (
     OPTIONS,
     Event,
     Ignored,
+    ListOf,
     Options,
     StreamedBody,
     Streaming,
@@ -66,8 +67,8 @@ def _form(inputs: object) -> str | None:
 
 Prompts = Annotated[
     Annotated[Text, Tag(ONE)]
-    | Annotated[list[Text], Tag(MANY)]
-    | Annotated[list[Message], Field(min_length=1), Tag(CONVERSATION)],
+    | Annotated[ListOf[Text], Tag(MANY)]
+    | Annotated[ListOf[Message], Field(min_length=1), Tag(CONVERSATION)],
     Discriminator(
         _form,
         custom_error_type="text_type",
@@ -76,7 +77,7 @@ Prompts = Annotated[
 ]
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MOST_STOP_CHARACTERS)]
-Stops: TypeAlias = Annotated[list[Stop], Field(max_length=MOST_STOPS)]
+Stops: TypeAlias = Annotated[ListOf[Stop], Field(max_length=MOST_STOPS)]
 
 
 class GenerateBodyParameters(Strict):
@@ -151,6 +152,12 @@ class GenerateBodyParameters(Strict):
     )
     use_cache: Ignored[bool] = None
 
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """The other name of `stop` too, where that counts."""
+        yield from super().ignored(path)
+        if self.stop and self.stop_sequences is not None:
+            yield f"{path}stop_sequences"
+
 
 _EXAMPLES: list[JsonValue] = [
     {
@@ -188,6 +195,10 @@ class GenerateBody(StreamedBody):
         if isinstance(self.inputs, str):
             return (self.inputs,)
         return [one if isinstance(one, str) else one.content for one in self.inputs]
+
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """A conversation is one text, and too long as a whole."""
+        return ("inputs", None) if self.roles() else super().place_of(at)
 
     def roles(self) -> tuple[Role, ...]:
         """Who says each message; empty for prompts."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, JsonValue
 
 from gateway.model.messages import Parameters
-from gateway.tasks.base import OPTIONS, Options, RequestBody, Strict, Task, Text
+from gateway.tasks.base import OPTIONS, ListOf, Options, RequestBody, Strict, Task, Text
 from gateway.tasks.embed import EMBEDDER
 
 
@@ -16,7 +16,7 @@ class SimilarityInputs(Strict):
     """One text, and those that it is compared with."""
 
     source_sentence: Text = Field(description="the text that the others are compared with")
-    sentences: Annotated[list[Text], Field(min_length=1, description="the texts that are compared with it")]
+    sentences: Annotated[ListOf[Text], Field(min_length=1, description="the texts that are compared with it")]
 
 
 class SimilarityBodyParameters(Strict):
@@ -64,6 +64,10 @@ class SimilarityBody(RequestBody):
     def texts(self) -> Sequence[str]:
         """The source first, then the sentences."""
         return (self.inputs.source_sentence, *self.inputs.sentences)
+
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """The source, which is in no list, or one of the sentences."""
+        return (f"inputs.sentences[{at - 1}]", at - 1) if at else ("inputs.source_sentence", None)
 
     @staticmethod
     def inputs_of(texts: Sequence[str]) -> object:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from math import ceil
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
@@ -107,6 +108,11 @@ class SummarizeBodyParameters(GenerateParameters):
         default=None, description="accepted and without effect: spaces are always cleaned"
     )
 
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """What another parameter goes before, too."""
+        yield from super().ignored(path)
+        yield from overridden({path[:-1]: self, f"{path}generate_parameters": self.generate_parameters})
+
 
 _EXAMPLES: list[JsonValue] = [
     {
@@ -206,10 +212,28 @@ def search_of(levels: Mapping[str, GenerateParameters]) -> dict[str, Any]:
     return {name: first_given(levels, name)[1] for name in names}
 
 
+_ALIKE = (
+    ("max_new_tokens", "max_length"),
+    ("min_new_tokens", "min_length"),
+    *((name,) for name in ("num_beams", "length_penalty", "no_repeat_ngram_size", "early_stopping")),
+)
+"""Parameters of which the first that is given counts alone."""
+
+
 def first_given(levels: Mapping[str, GenerateParameters], *names: str) -> tuple[str, Any]:
     """The first of these fields that was given, by its path and value; the upper level goes first."""
-    given = ((f"{path}.{name}", getattr(level, name)) for path, level in levels.items() for name in names)
-    return next((one for one in given if one[1] is not None), ("", None))
+    return next(_given(levels, names), ("", None))
+
+
+def overridden(levels: Mapping[str, GenerateParameters | None]) -> Iterator[str]:
+    """The paths of the fields that were given, and lost behind the first that was given for the same."""
+    for names in _ALIKE:
+        yield from (path for path, _ in islice(_given(levels, names), 1, None))
+
+
+def _given(levels: Mapping[str, GenerateParameters | None], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    each = ((f"{path}.{name}", getattr(level, name, None)) for path, level in levels.items() for name in names)
+    return (one for one in each if one[1] is not None)
 
 
 class ExtractiveModel:

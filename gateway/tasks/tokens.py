@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from gateway.model.manifest import SelfTest, VariantManifest
 from gateway.model.messages import Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import Document, Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import Document, ListOf, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.windows import WindowedModel, windows_of
 
 Aggregation: TypeAlias = Literal["none", "simple", "first", "average", "max"]
@@ -41,7 +41,7 @@ class TokensBodyParameters(Strict):
         description="how tokens become entities: none answers each token; simple joins tokens by their labels; first, "
         "average and max label whole words, and join those. Where absent, the checkpoint's own",
     )
-    ignore_labels: Annotated[list[Label], Field(max_length=MOST_IGNORED_LABELS)] | None = Field(
+    ignore_labels: Annotated[ListOf[Label], Field(max_length=MOST_IGNORED_LABELS)] | None = Field(
         default=None, description='labels that are left out; ["O"] where absent, an empty list answers all'
     )
     stride: Annotated[int, Field(ge=0, le=100_000)] | None = Field(

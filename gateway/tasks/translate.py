@@ -7,7 +7,7 @@ a text, and translates nothing by way of a third language.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ from gateway.tasks.base import (
 from gateway.tasks.decoding import FIRST_STEPS, DecodingTimes, Wanted, WritingTimes, leanest, plan
 from gateway.tasks.languages import MOST_CHARACTERS, is_unspaced, language_of, meant
 from gateway.tasks.service_time import SLOWDOWN_WEIGHT, SMOOTHING, Slowdown, StepSharing
-from gateway.tasks.summarize import LONG_TEXT, GenerateParameters, LongText, first_given, search_of
+from gateway.tasks.summarize import LONG_TEXT, GenerateParameters, LongText, first_given, overridden, search_of
 from gateway.tasks.writing import ENDS, NICENESS
 
 SENTENCE_TOKENS = 30.0
@@ -85,6 +85,11 @@ class TranslateBodyParameters(TranslationGenerateParameters):
     clean_up_tokenization_spaces: Ignored[bool] = Field(
         default=None, description="accepted and without effect: spaces are always cleaned"
     )
+
+    def ignored(self, path: str = "") -> Iterator[str]:
+        """What another parameter goes before, too."""
+        yield from super().ignored(path)
+        yield from overridden({path[:-1]: self, f"{path}generate_parameters": self.generate_parameters})
 
 
 _EXAMPLES: list[JsonValue] = [

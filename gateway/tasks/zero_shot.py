@@ -28,7 +28,7 @@ from gateway.model.errors import InvalidRequest, no_text
 from gateway.model.manifest import ClassifierManifest
 from gateway.model.messages import Answer, Parameters
 from gateway.model.profile import LatencyProfile
-from gateway.tasks.base import Claim, Document, Strict, Task, TaskBody, VariantKind
+from gateway.tasks.base import Claim, Document, ListOf, Strict, Task, TaskBody, VariantKind
 from gateway.tasks.classify import LabelScore
 from gateway.tasks.embed import EmbedderManifest
 from gateway.tasks.service_time import BatchedModel, StepSharing
@@ -98,7 +98,7 @@ def _has_place(template: str) -> str:
 
 
 Label = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS), AfterValidator(_not_blank)]
-Labels = Annotated[list[Label], Field(min_length=1, max_length=MOST_LABELS), AfterValidator(_differ), _Listed()]
+Labels = Annotated[ListOf[Label], Field(min_length=1, max_length=MOST_LABELS), AfterValidator(_differ), _Listed()]
 Template = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS), AfterValidator(_has_place)]
 
 
@@ -147,6 +147,11 @@ class ZeroShotBody(TaskBody):
         """The texts to answer, and then the sentence about each label, or without a template the label itself."""
         template = self.parameters.hypothesis_template or PLACE
         return (*super().texts(), *(template.replace(PLACE, label) for label in self.parameters.candidate_labels))
+
+    def place_of(self, at: int) -> tuple[str, int | None]:
+        """A text, or behind the texts one of the labels."""
+        label = at - len(super().texts())
+        return super().place_of(at) if label < 0 else (f"parameters.candidate_labels[{label}]", label)
 
     @classmethod
     def document_of(cls, texts: Sequence[str]) -> dict[str, object]:

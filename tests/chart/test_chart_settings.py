@@ -91,7 +91,7 @@ def test_tiers_are_the_gateways_and_their_resource_is_what_replicas_ask_for(made
 @RAYS_OWN
 def test_a_pod_outlives_its_replicas(made: Rendered) -> None:
     """A pod's drain deadline exceeds the time that replicas take to retire, and its grace period exceeds both."""
-    from deployments.serve.applications import TransportSettings
+    from deployments.serve.checkpoint import TransportSettings
 
     nowhere = Path("/nowhere")
     transport = TransportSettings(nowhere, nowhere, linger_s=kubernetes.LINGER_S, drain_s=kubernetes.DRAIN_S)

@@ -14,7 +14,9 @@ from worlds import OwnMetrics, world
 
 from gateway.api import app
 from gateway.api.access import Access
-from gateway.api.connection import MAX_HEAD
+from gateway.api.connection import MAX_HEAD, Message, Receive, Send
+
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 
 MALFORMED = {
     "no version": b"GET / \r\n\r\n",
@@ -46,7 +48,6 @@ MALFORMED = {
     "half a body": HEAD + b"Content-Length: 12\r\n\r\nhello",
     "half a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
     "a proxy's request": b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
-    "an unknown method": b"MEET / HTTP/1.1\r\nHost: a\r\n\r\n",
 }
 
 
@@ -73,14 +74,55 @@ async def test_a_request_is_answered_however_it_is_cut(echo: Echo, request_: byt
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-async def test_what_is_not_http_is_a_problem(echo: Echo, name: str) -> None:
-    """Bytes that are no HTTP/1.1 request are a 400 in the contract's form, after which the connection ends."""
+@pytest.mark.parametrize("wish", [b"", UPGRADE])
+async def test_what_is_not_http_is_a_problem(echo: Echo, name: str, wish: bytes) -> None:
+    """Bytes that are no HTTP/1.1 request are a 400 in the contract's form, after which the connection ends.
+
+    A wish to change the protocol, which is ignored, makes no difference.
+    """
     async with serving(echo) as served, served.client() as client:
-        await client.send(MALFORMED[name])
+        await client.send(MALFORMED[name].replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\n" + wish))
         client.writer.write_eof()
         assert is_problem(await client.last_answer(), 400, "invalid_request")
         assert await client.ended() == b""
     assert served.refused == ["invalid_request"]
+
+
+TOLD = {
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n", b"one Host header"),
+    "a host that is none": (b"GET / HTTP/1.1\r\nHost: a b\r\n", b"no name or address"),
+    "no host": (b"GET / HTTP/1.1\r\n", b"one Host header"),
+    "another coding": (HEAD + b"Transfer-Encoding: gzip, chunked\r\n", b"chunked alone"),
+    "a long header": (HEAD + b"X: " + b"a" * (MAX_HEAD + 1) + b"\r\n", b"target and headers"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("wish", [b"", UPGRADE])
+async def test_a_refused_head_is_told_what_is_wrong(echo: Echo, name: str, wish: bytes) -> None:
+    """A head that the server refuses is told why, whether or not it wishes to change the protocol too."""
+    head, why = TOLD[name]
+    async with serving(echo) as served, served.client() as client:
+        await client.send(head + wish + b"\r\n")
+        status, _, body = await client.answer()
+    assert status == (431 if "long" in name else 400) and why in body
+
+
+@pytest.mark.parametrize("method", [b"MEET", b"get", b"\r\nFOO", b"M!", b"DESCRIBE"])
+async def test_a_method_that_nobody_knows_is_a_501(echo: Echo, method: bytes) -> None:
+    """A request of an unknown method is answered so, not as something that is no HTTP."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(method + b" /classify HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert is_problem(await client.answer(), 501, "method_not_implemented")
+    assert served.refused == ["method_not_implemented"]
+
+
+async def test_a_refused_request_is_told_apart_from_the_one_before_it(echo: Echo) -> None:
+    """Bytes that are no HTTP are that, too, where a request comes before them in one piece."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(WHOLE + MALFORMED["another protocol"])
+        assert (await client.answer())[0] == 200
+        assert is_problem(await client.answer(), 400, "invalid_request")
 
 
 ENDLESS = {
@@ -100,6 +142,20 @@ async def test_what_stands_around_a_body_has_a_limit(echo: Echo, name: str) -> N
         for at in range(0, len(sent), 10_000):
             await client.send(sent[at : at + 10_000])
             await asyncio.sleep(0)
+        assert is_problem(await client.answer(), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"5;a=" + b"b" * 2 * MAX_HEAD + b"\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n0\r\n" + b"X: a\r\n" * 10_000 + b"\r\n",
+    ],
+)
+async def test_what_stands_around_a_body_has_its_limit_in_one_piece_too(echo: Echo, body: bytes) -> None:
+    """A whole chunked body with much around its content is a 400 as well where all of it comes at once."""
+    async with serving(echo) as served, served.client() as client:
+        await client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body)
         assert is_problem(await client.answer(), 400, "invalid_request")
 
 
@@ -166,13 +222,15 @@ async def test_of_a_half_closed_connection_the_unfinished_request_alone_is_refus
         b"GET /" + b"a" * MAX_HEAD + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         HEAD + b"X: " + b"a" * MAX_HEAD + b"\r\n\r\n",
         HEAD + b"X: " + b"a" * 2 * MAX_HEAD,
+        HEAD + b"X: " + b" " * 2 * MAX_HEAD + b"a\r\n\r\n",
     ],
 )
-async def test_a_head_over_the_limit_is_refused(echo: Echo, head: bytes) -> None:
-    """Target and headers over the limit are a 431, also those that never end."""
+@pytest.mark.parametrize("at_once", [10_000, 1_000_000])
+async def test_a_head_over_the_limit_is_refused(echo: Echo, head: bytes, at_once: int) -> None:
+    """Target and headers over the limit are a 431, also those that never end, however they are cut."""
     async with serving(echo) as served, served.client() as client:
-        for at in range(0, len(head), 10_000):
-            await client.send(head[at : at + 10_000])
+        for at in range(0, len(head), at_once):
+            await client.send(head[at : at + at_once])
             await asyncio.sleep(0)
         assert is_problem(await client.answer(), 431, "head_too_large")
 
@@ -235,6 +293,23 @@ async def test_an_upgrade_is_not_made(echo: Echo) -> None:
         assert (await client.answer())[::2] == (200, BODY)
 
 
+@pytest.mark.parametrize("host", [b"", b"Host: a\r\n"])
+async def test_an_upgrade_of_http_1_0_is_not_seen(host: bytes) -> None:
+    """A request of HTTP/1.0 with such a wish is one of HTTP/1.0: no Host need be there, nothing comes in chunks."""
+
+    async def parts(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for part in (b"a" * 20, b"b" * 5):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with serving(parts) as served, served.client() as client:
+        await client.send(b"POST / HTTP/1.0\r\n" + host + UPGRADE + b"Content-Length: 11\r\n\r\n" + BODY)
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close") and "transfer-encoding" not in headers
+        assert await client.ended() == b"a" * 20 + b"b" * 5
+
+
 @pytest.mark.parametrize("head", [b"POST / HTTP/1.0\r\n", HEAD + b"Connection: close\r\n"])
 async def test_a_connection_ends_where_the_client_wants_it(echo: Echo, head: bytes) -> None:
     """HTTP/1.0, and `Connection: close`, end the connection after the answer."""
@@ -254,10 +329,19 @@ async def test_head_has_headers_only(echo: Echo) -> None:
         assert told.count(b"HTTP/1.1 200 OK") == 2 and told.count(b"content-length: 11") == 2 and BODY not in told
 
 
-async def test_expectations_are_answered_at_once(echo: Echo) -> None:
+@pytest.mark.parametrize("expects", [b"100-continue", b"100-Continue \t"])
+async def test_expectations_are_answered_at_once(echo: Echo, expects: bytes) -> None:
     """A client that asks before it sends its body is told to go on at once."""
     async with serving(echo) as served, served.client() as client:
-        await client.send(HEAD + b"Content-Length: 11\r\nExpect: 100-continue\r\n\r\n")
+        await client.send(HEAD + b"Content-Length: 11\r\nExpect: " + expects + b"\r\n\r\n")
         assert (await client.answer())[0] == 100
         await client.send(BODY)
+        assert (await client.answer())[::2] == (200, BODY)
+
+
+async def test_http_1_0_has_no_expectations(echo: Echo) -> None:
+    """A client of HTTP/1.0 gets no interim answer, whatever it expects (RFC 9110, sections 10.1.1 and 15.2)."""
+    head = HEAD.replace(b"1.1", b"1.0") + b"Content-Length: 11\r\nExpect: 100-continue\r\n\r\n"
+    async with serving(echo) as served, served.client() as client:
+        await client.send(head + BODY)
         assert (await client.answer())[::2] == (200, BODY)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from fakes import FakeClock
 
-from gateway.api.connection import Application, Message, Receive, Send
+from gateway.api.connection import Application, Headers, Message, Receive, Send
 from gateway.api.server import HttpServer
 from gateway.catalogs.catalog import Limits
 
@@ -116,11 +116,15 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(app: Application, limits: Limits | None = None) -> AsyncIterator[Served]:
-    """Serve an application on a free port."""
+async def serving(
+    app: Application,
+    limits: Limits | None = None,
+    told: Callable[[Headers], Mapping[str, str]] = lambda headers: {},
+) -> AsyncIterator[Served]:
+    """Serve an application on a free port; `told` gives more headers of the server's own answers."""
     clock = FakeClock()
     refused: list[str] = []
-    server = HttpServer(app, limits or Limits(), clock, lambda problem: refused.append(problem.code))
+    server = HttpServer(app, limits or Limits(), clock, lambda problem: refused.append(problem.code), told)
     await server.start("127.0.0.1", 0)
     try:
         yield Served(server, clock, refused)

@@ -35,11 +35,16 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def imported_by(*modules: str) -> set[str]:
-    """The top-level names that a fresh interpreter has imported after these modules."""
+def modules_after(*modules: str) -> set[str]:
+    """All that a fresh interpreter has imported after these modules."""
     command = [sys.executable, "-c", IMPORT_AND_TELL, *modules]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+    return set(json.loads(done.stdout))
+
+
+def imported_by(*modules: str) -> set[str]:
+    """The top-level names of these."""
+    return {name.partition(".")[0] for name in modules_after(*modules)}
 
 
 def test_serving_imports_nothing_of_the_laboratory() -> None:
@@ -49,12 +54,18 @@ def test_serving_imports_nothing_of_the_laboratory() -> None:
     assert not imported & (LABORATORY | {"ray"})
 
 
-@pytest.mark.parametrize("part", ["deployments.serve.applications", "deployments.serve.graph"])
+@pytest.mark.parametrize("part", ["ingress", "checkpoint", "graph"])
 def test_what_ray_starts_imports_nothing_of_the_laboratory(part: str) -> None:
     """Ingresses and replicas import no load tests, plots, solvers or trainers beyond what Ray itself imports."""
     of_ray = imported_by("ray.serve")
-    assert not (imported_by(part) - of_ray) & LABORATORY
+    assert not (imported_by(f"deployments.serve.{part}") - of_ray) & LABORATORY
     assert not of_ray & {"matplotlib", "scipy", "torch", "transformers", "optimum"}
+
+
+def test_a_replica_carries_no_ingress() -> None:
+    """The process of a replica imports neither the HTTP edge nor the scheduler: each checkpoint has such a process."""
+    of_ingress = ("gateway.api", "gateway.router", "gateway.service", "gateway.scheduling.scheduler")
+    assert not [name for name in modules_after("deployments.serve.checkpoint") if name.startswith(of_ingress)]
 
 
 def test_serving_declares_nothing_of_the_laboratory() -> None:

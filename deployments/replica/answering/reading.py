@@ -41,6 +41,7 @@ class QuestionTooLong(Exception):
     def __init__(self, tokens: int, most: int, window: int) -> None:
         """Takes them and the tokens of the window."""
         super().__init__(f"has {tokens} tokens, and may have {most} in a window of {window}")
+        self.tokens, self.most = tokens, most
 
 
 class QuestionReader:

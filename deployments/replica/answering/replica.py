@@ -64,11 +64,10 @@ class AnswererReplica(BatchedReplica[_Asked]):
                 contexts.append(self._reader.read(text[:at], text[at:], parameters))
             except QuestionTooLong as refused:
                 place = f"inputs[{nth}]" if len(work.inputs) > 1 else "inputs"
-                return Failure(FailureKind.TOO_LONG, f"{place}.question {refused}")
-        windows = sum(len(read.windows) for read in contexts)
-        if windows > MOST_WINDOWS:
-            detail = f"the contexts take {windows} windows, a request may have {MOST_WINDOWS}"
-            return Failure(FailureKind.TOO_LONG, detail)
+                return Failure(FailureKind.TOO_LONG, f"{place}.question {refused}", refused.tokens, refused.most)
+        windows = [len(read.windows) for read in contexts]
+        if sum(windows) > MOST_WINDOWS:
+            return Failure.too_many(windows, MOST_WINDOWS, "windows")
         return _Asked(parameters, contexts), [row for read in contexts for row in self._reader.encoded(read)]
 
     def outputs(self, asked: _Asked, logits: Sequence[Logits]) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ from deployments.replica.classify import applied
 from deployments.replica.embedding import OpenEmbedder, TextReader, Vectors, cosines
 from deployments.replica.sentences import SentenceSpan, split_sentences
 from deployments.replica.tokens import Encoded
-from gateway.model.messages import Failure, FailureKind, InputReport, Work, parameters_of
+from gateway.model.messages import Failure, InputReport, Work, parameters_of
 from gateway.tasks.answer import AnswerParameters, FoundAnswer
 
 MOST_SENTENCES = 1_024
@@ -67,13 +67,12 @@ class BySentence(Reading[_Asking]):
         """
         parameters = parameters_of(work, AnswerParameters)
         rows: list[Encoded] = []
-        questions = []
-        for text, at in zip(work.inputs, parameters.second_at, strict=True):
-            context = text[at:]
-            asked = Asked(context, split_sentences(context))
-            questions.append(asked)
-            if sum(len(one.sentences) for one in questions) > MOST_SENTENCES:
-                return Failure(FailureKind.TOO_LONG, f"inputs.context: a request may have {MOST_SENTENCES} sentences")
+        contexts = [text[at:] for text, at in zip(work.inputs, parameters.second_at, strict=True)]
+        questions = [Asked(context, split_sentences(context)) for context in contexts]
+        sentences = [len(one.sentences) for one in questions]
+        if sum(sentences) > MOST_SENTENCES:
+            return Failure.too_many(sentences, MOST_SENTENCES, "sentences")
+        for text, at, asked in zip(work.inputs, parameters.second_at, questions, strict=True):
             read = encoded_all([text[:at], *_texts(asked)], self._reader.encode)
             if isinstance(read, Failure):
                 return read

@@ -1,8 +1,8 @@
 """Makes entities of labelled tokens as transformers' pipeline does, and puts their kinds in their place.
 
 Each strategy gives what `TokenClassificationPipeline` of transformers 4.57 gives for the same logits, but for words
-with combining marks, which that takes for the end of the word before. Two things are added: redaction, and that a text
-over the window is not cut. Knows no engine and no window.
+with combining marks: that takes them for the end of the word before, and leaves the marks of a last letter out of its
+place. Two things are added: redaction, and that a text over the window is not cut. Knows no engine and no window.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
-from unicodedata import category, combining
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from deployments.engines.base import Logits
 from deployments.replica.tagging.reading import ReadText
+from deployments.replica.tokens import past_marks
 from gateway.tasks.tokens import OUTSIDE, Aggregation, Entity, RedactedText
 
 Scores: TypeAlias = NDArray[np.float64]
@@ -166,9 +167,7 @@ def _visible(text: str, start: int, end: int) -> tuple[int, int]:
         start += 1
     while end > start and text[end - 1].isspace():
         end -= 1
-    while end < len(text) and combining(text[end]):
-        end += 1
-    return start, end
+    return start, past_marks(text, end, len(text))
 
 
 def _of_token(one: _Unit) -> Entity:

@@ -58,13 +58,14 @@ class TaggerReplica(BatchedReplica[_Asked]):
     def encode(self, work: Work) -> tuple[_Asked, list[Encoded]] | Failure:
         """Tokenises the texts of a request, and divides them into windows; TOO_LONG if these are too many."""
         parameters = parameters_of(work, TokensParameters)
-        if any(self._reader.takes_over(MOST_WINDOWS, text, parameters.stride) for text in work.inputs):
-            detail = f"the texts take over {MOST_WINDOWS} windows, as many as a request may have"
-            return Failure(FailureKind.TOO_LONG, detail)
+        for at, text in enumerate(work.inputs):
+            if self._reader.takes_over(MOST_WINDOWS, text, parameters.stride):
+                detail = f"the text has over {MOST_WINDOWS} windows, as many as a request may have"
+                return Failure(FailureKind.TOO_LONG, detail, limit=MOST_WINDOWS, index=at, unit="windows")
         texts = [self._reader.read(text, parameters.stride) for text in work.inputs]
-        windows = sum(len(read.windows) for read in texts)
-        if windows > MOST_WINDOWS:
-            return Failure(FailureKind.TOO_LONG, f"the texts take {windows} windows, a request may have {MOST_WINDOWS}")
+        windows = [len(read.windows) for read in texts]
+        if sum(windows) > MOST_WINDOWS:
+            return Failure.too_many(windows, MOST_WINDOWS, "windows")
         return _Asked(parameters, texts), [row for read in texts for row in self._reader.encoded(read)]
 
     def outputs(self, asked: _Asked, logits: Sequence[Logits]) -> tuple[object, ...]:

@@ -75,9 +75,9 @@ def _text_of(family: Metric) -> str:
     return generate_latest(alone).decode()
 
 
-def negotiated(scrape: bytes, accept: str) -> tuple[bytes, str]:
-    """The scrape in the format that a client accepts, and its content type: OpenMetrics only where it is asked for."""
-    if "application/openmetrics-text" not in accept:
+def formatted(scrape: bytes, *, open_metrics: bool) -> tuple[bytes, str]:
+    """The scrape in OpenMetrics, which has exemplars, or in the older text format; and its content type."""
+    if not open_metrics:
         return (_EXEMPLAR.sub(b"", scrape) if b" # {trace_id=" in scrape else scrape), CONTENT_TYPE
     named = _COUNTER.sub(rb"# HELP \1 \2\n# TYPE \1 counter", scrape)  # there a counter's name has no suffix
     return named + _EOF.encode(), OPEN_METRICS_TYPE

@@ -20,6 +20,7 @@ _KINDS: tuple[type[Problem], ...] = (
     errors.MethodNotAllowed,
     errors.UnknownHost,
     errors.InputTooLong,
+    errors.MethodNotImplemented,
     errors.VersionNotSupported,
     errors.HeadTooLarge,
     errors.RequestTimeout,

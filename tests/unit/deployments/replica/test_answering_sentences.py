@@ -109,6 +109,10 @@ async def test_too_many_sentences_are_refused(serving: EmbedderReplica) -> None:
     (refused,) = await serving.handle([ask(("dog", half), ("sun", half))])
     assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG
     assert str(MOST_SENTENCES) in refused.detail and "cat" not in refused.detail
+    assert (refused.tokens, refused.limit, refused.unit) == (MOST_SENTENCES + 2, MOST_SENTENCES, "sentences")
+    assert refused.index is None, "none of the two is too long alone"
+    (refused,) = await serving.handle([ask(("dog", "cat ."), ("sun", half * 2))])
+    assert isinstance(refused, Failure) and refused.index == 1
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=9))

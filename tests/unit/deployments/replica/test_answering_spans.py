@@ -136,14 +136,25 @@ async def test_a_question_that_leaves_no_room_is_refused(tmp_path: Path, asked: 
     refused = await handled(tmp_path, ask(*[(WHO, "ann lee")] * (asked - 1), long), engine)
     assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG and not engine.rows
     assert refused.detail == f"{place} has 9 tokens, and may have 8 in a window of 12"
+    assert (refused.tokens, refused.limit, refused.unit) == (9, 8, "tokens")
     refused = await handled(tmp_path, ask((WHO, "ann lee"), window_tokens=4))
     assert isinstance(refused, Failure) and "may have 0 in a window of 4" in refused.detail
 
 
 async def test_too_many_windows_are_refused(tmp_path: Path) -> None:
     """Contexts that take more windows than a request may have run none of them, however many they are."""
-    for asked in ([(WHO, "said " * 900)], [(WHO, "said " * 300)] * 3):
+    for asked, index in ([(WHO, "ann lee"), (WHO, "said " * 900)], 1), ([(WHO, "said " * 120)] * 3, None):
         engine = KnowingEngine()
         refused = await handled(tmp_path, ask(*asked), engine)
         assert isinstance(refused, Failure) and refused.kind is FailureKind.TOO_LONG and not engine.rows
         assert str(MOST_WINDOWS) in refused.detail and "said" not in refused.detail
+        assert (refused.limit, refused.unit, refused.index) == (MOST_WINDOWS, "windows", index)
+        assert refused.tokens > MOST_WINDOWS
+
+
+@pytest.mark.parametrize("marked", ["LEE\u0301", "LE\u0301E", "LEE\u0941"])
+async def test_an_answer_has_the_marks_of_its_last_letter(tmp_path: Path, marked: str) -> None:
+    """An answer that ends with a letter with a combining mark of its own has that mark."""
+    context = f"said Ann and {marked}."
+    ((found,),) = (await answered(tmp_path, ask((WHO, context)))).outputs
+    assert found.answer == context[found.start : found.end] == f"Ann and {marked}"

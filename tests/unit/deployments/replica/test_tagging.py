@@ -109,11 +109,12 @@ async def test_a_request_of_too_many_windows_is_refused(tmp_path: Path) -> None:
     """Texts that take more windows than a request may have run none of them, however many texts they are."""
     made = replica(tmp_path, engine := KnowingEngine(), "simple")
     made.start()
-    refused = await made.handle([tokens("ann lee and " * 400), tokens(*["ann lee and " * 40] * 10)])
+    refused = await made.handle([tokens("ann", "ann lee and " * 400), tokens(*["ann lee and " * 40] * 10)])
     await made.stop(60)
-    for one in refused:
+    for one, index in zip(refused, (1, None), strict=True):
         assert isinstance(one, Failure) and one.kind is FailureKind.TOO_LONG
         assert str(MOST_WINDOWS) in one.detail and "ann" not in one.detail
+        assert (one.limit, one.unit, one.index) == (MOST_WINDOWS, "windows", index)
     assert not engine.rows
 
 
@@ -161,6 +162,15 @@ async def test_combining_marks_do_not_hide_a_name(tmp_path: Path, aggregation: A
     text = "lee\u0301 and an\u0301n lee in york\u0308."
     answer = await answered(tmp_path, tokens(text, aggregation=aggregation, redact=True))
     assert answer.outputs[0].redacted == "[PER] and [PER] in [LOC]."
+
+
+@pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])
+@pytest.mark.parametrize("marked", ["lee\u0301", "le\u0301e", "lee\u0316\u0301", "lee\u0941", "lee\ufe0f"])
+async def test_a_place_has_the_marks_of_its_last_letter(tmp_path: Path, aggregation: Aggregation, marked: str) -> None:
+    """An entity's place holds every mark of its letters, within a word, at its end and at the end of the text."""
+    text = f"\u0301 {marked}, and {marked}"
+    answer = await answered(tmp_path, tokens(text, aggregation=aggregation))
+    assert found(text, answer.outputs[0]) == [("PER" if aggregation != "none" else "I-PER", marked)] * 2
 
 
 @pytest.mark.parametrize("aggregation", ["none", "simple", "first", "average", "max"])

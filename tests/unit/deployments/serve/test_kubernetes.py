@@ -164,7 +164,7 @@ def test_the_graph_is_as_the_catalog_says(arguments: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_replicas_outlive_the_look_that_finds_their_successors() -> None:
     """A retired replica runs until each ingress has looked for its successor."""
-    from deployments.serve.applications import TransportSettings
+    from deployments.serve.checkpoint import TransportSettings
     from deployments.transport.client import SETTLED_S
 
     assert kubernetes.LINGER_S > SETTLED_S

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import pytest
 from fakes import EVEN, GRAND, SWIFT, scripted
-from worlds import World, client_of, embedding, gateway, generating, is_problem
+from worlds import World, client_of, embedding, gateway, generating, is_problem, summarizing, tagging
 
 from gateway.model.messages import Failure, FailureKind
 from gateway.model.outcome import Outcome
@@ -53,6 +54,72 @@ async def test_a_refusal_is_a_problem_that_bears_the_identity(
     assert SECRET not in response.text
     assert len(told.kept.records) == 1 and not told.backend.dispatches
     assert response.headers["X-Outcome"] == told.kept.records[0].outcome
+
+
+TOO_LONG = Failure(FailureKind.TOO_LONG, "over the checkpoint's window", 600, 512)
+COMPARED = {"source_sentence": SECRET, "sentences": ["b", SECRET]}
+CONVERSATION = [{"role": "user", "content": "a"}, {"role": "user", "content": SECRET}]
+
+
+@pytest.mark.parametrize(
+    ("made", "path", "inputs", "failed_at", "place", "index"),
+    [
+        (embedding, "/similarity", COMPARED, 2, "inputs.sentences[1]", 1),
+        (embedding, "/similarity", COMPARED, 0, "inputs.source_sentence", None),
+        (generating, "/generate", CONVERSATION, 0, "inputs", None),
+        (generating, "/generate", ["a", SECRET], 1, "inputs[1]", 1),
+        (generating, "/generate", SECRET, 0, "inputs", 0),
+        (summarizing, "/summarize", ["a", SECRET], 1, "inputs[1]", 1),
+    ],
+)
+async def test_what_is_too_long_is_named_by_its_place_in_the_body(
+    made: Callable[..., World], path: str, inputs: object, failed_at: int, place: str, index: int | None
+) -> None:
+    """A 413 about one text names that text as the client sent it, and its index if it is one of a list."""
+    told = made(scripted(msgspec.structs.replace(TOO_LONG, index=failed_at)))
+    async with client_of(told) as client:
+        response = await client.post(path, json={"inputs": inputs})
+    assert is_problem(response, "input_too_long", 413) and SECRET not in response.text
+    document = response.json()
+    assert document["detail"].startswith(f"{place}: ") and document.get("index") == index
+    assert (document["tokens"], document["limit"], document["unit"]) == (600, 512, "tokens")
+
+
+async def test_a_conversation_that_is_too_long_is_so_as_a_whole() -> None:
+    """OpenAI's interface names the messages, none of them alone."""
+    told = generating(scripted(msgspec.structs.replace(TOO_LONG, index=0)))
+    async with client_of(told) as client:
+        asked = {"model": "punctual", "messages": CONVERSATION}
+        response = await client.post("/v1/chat/completions", json=asked)
+    document = response.json()
+    assert response.status_code == 400 and document["error"]["message"].startswith("messages: ")
+    assert "index" not in document["punctual"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "members"),
+    [
+        ([1, 150], {"windows": 151, "limit": 128, "unit": "windows", "index": 1}),
+        ([100, 50], {"windows": 150, "limit": 128, "unit": "windows"}),
+    ],
+)
+async def test_too_many_windows_are_a_413_with_their_numbers(counts: list[int], members: dict[str, object]) -> None:
+    """A 413 says the limit with its unit, and what was sent, for windows as for tokens."""
+    told = tagging(scripted(Failure.too_many(counts, 128, "windows")))
+    async with client_of(told) as client:
+        response = await client.post("/tokens", json={"inputs": ["a", SECRET]})
+    assert is_problem(response, "input_too_long", 413) and SECRET not in response.text
+    document = response.json()
+    assert document.items() >= members.items() and ("index" in document) == ("index" in members)
+
+
+async def test_a_parameter_that_is_null_leaves_a_body_to_its_own_endpoint() -> None:
+    """`candidate_labels` of null makes no zero-shot of a classification."""
+    _, client = gateway()
+    response = await client.post("/classify", json={**BODY, "parameters": {"candidate_labels": None}})
+    assert response.status_code == 200, response.text
+    asked = {"task": "classify", **BODY, "parameters": {"candidate_labels": None}}
+    assert (await client.post("/route", json=asked)).json()["task"] == "classify"
 
 
 NO_BUDGET = {"X-Latency-SLA-Ms": "0"}

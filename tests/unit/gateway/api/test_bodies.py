@@ -8,9 +8,10 @@ import json
 import pytest
 
 from gateway.api import bodies
-from gateway.api.bodies import RouteBody
+from gateway.api.bodies import MOST_VALUES, MOST_VALUES_A_TEXT, RouteBody
 from gateway.catalogs.catalog import Limits
 from gateway.model.errors import InputTooLong, InvalidRequest, Problem
+from gateway.tasks import TASKS
 from gateway.tasks.classify import CLASSIFY, ClassifyBody, ClassifyBodyParameters, ClassifyParameters
 
 LIMITS = Limits(max_body_bytes=4096, max_inputs=3, max_input_chars=40)
@@ -63,10 +64,11 @@ def too_long(document: object) -> InputTooLong:
         b'{"inputs": "SECRET\\ud8"}',
         b'{"inputs": "SECRET\\ud800',
         b'\xef\xbb\xbf{"inputs": "SECRET"',
-        b"\xef\xbb\xbf" + b"[" * 4000,
-        b"[" * 4000,
-        b'{"inputs": ' + b"[" * 1000 + b"]" * 1000 + b"}",
-        b'{"a":' * 700,
+        b"\xef\xbb\xbf" + b"[" * 500,
+        b"[" * 500,
+        b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'\xef\xbb\xbf{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"a":' * 500,
         b"\x00\x01\x02",
     ],
 )
@@ -87,6 +89,9 @@ def test_what_is_not_json_in_utf_8_is_a_400(body: bytes) -> None:
         (b'{"inputs": "SECRET\xe9"}', "byte 18 is no UTF-8; it looks like Latin-1"),
         (b'{"inputs": "SECRET\xc3\x28"}', "byte 18 is no UTF-8; it looks like Latin-1"),
         (b'{"inputs": "SECRET\xe2\x82', "it ends within a character"),
+        (b'{"inputs": "SECRET", "options": {"x": NaN}}', "it has NaN or Infinity, which JSON does not"),
+        (b'{"inputs": "SECRET", "options": [1, -Infinity]}', "it has NaN or Infinity, which JSON does not"),
+        (b'\xef\xbb\xbf{"inputs": "SECRET\\ud83d", "x":NaN}', "it has NaN or Infinity, which JSON does not"),
         ('{"inputs": "SECRET"}'.encode("utf-16"), "it looks like UTF-16"),
         ('{"inputs": "SECRET"}'.encode("utf-16-be"), "it looks like UTF-16"),
         ('{"inputs": "SECRET"}'.encode("utf-16-le"), "it looks like UTF-16"),
@@ -154,7 +159,7 @@ def test_a_fault_is_named_in_a_body_that_had_to_be_mended() -> None:
         ({"inputs": []}, {"inputs"}),
         ({"inputs": [SECRET, ""]}, {"inputs[1]"}),
         ({"inputs": [SECRET, [SECRET]]}, {"inputs[1]"}),
-        ({"inputs": [7, SECRET, None]}, {"inputs[0]", "inputs[2]"}),
+        ({"inputs": [7, SECRET, None]}, {"inputs[0]"}),
         ({"inputs": SECRET, "options": []}, {"options"}),
         ({"inputs": SECRET, "parameters": []}, {"parameters"}),
         ({"inputs": SECRET, "parameters": {"topk": 1}}, {"parameters.topk"}),
@@ -251,11 +256,50 @@ def test_the_first_fault_is_the_one_that_helps() -> None:
     assert refused(b'{"inputs": 7}').detail == "inputs: Input should be a text, a pair of texts, or a list of them"
 
 
-def test_many_faults_are_told_in_a_bounded_answer() -> None:
+@pytest.mark.parametrize("document", [{"inputs": [0] * 500}, {"inputs": "a"} | {f"{at}": 1 for at in range(300)}])
+def test_many_faults_are_told_in_a_bounded_answer(document: object) -> None:
     """A refusal lists at most 16 faults, however many there are."""
-    problem = refused(json.dumps({"inputs": [0] * 1000}).encode())
-    errors = problem.members["errors"]
+    errors = refused(json.dumps(document).encode()).members["errors"]
     assert isinstance(errors, list) and len(errors) <= 16
+
+
+MOST = MOST_VALUES + MOST_VALUES_A_TEXT * LIMITS.max_inputs
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs":[' + b"1," * (MOST - 1) + b"1]}",
+        b'{"inputs":["\\ud83d"' + b",1" * (MOST - 1) + b"]}",
+        b'{"inputs":"\\\\","x":[' + b"[]," * (MOST - 2) + b"[]]}",
+        b"{" + b'"a":1,' * MOST + b'"inputs":"a"}',
+        b"[" * 4000,
+        b"[1," * MOST,
+    ],
+)
+def test_a_body_of_too_many_values_is_refused_before_they_are_read(body: bytes) -> None:
+    """Lists and objects over the limit are a 413, whatever is in them."""
+    with pytest.raises(InputTooLong) as caught:
+        bodies.parse(body, ClassifyBody, LIMITS)
+    assert caught.value.members == {"limit": MOST, "unit": "values"}
+
+
+@pytest.mark.parametrize(
+    ("body", "values"),
+    [
+        (b"1", 0),
+        (b"[]", 1),
+        (b"[[],[]]", 2 + 2),
+        (b'["a,[{", "\\",", "\\\\", 1]', 4),
+        (b'{"a": {"b": [1, 2]}, "c": {}}', 2 + 1 + 2 + 1),
+        (b'"' + b"," * 99 + b'"', 0),
+        (b'[1, "' + b"," * 99, 2),
+    ],
+)
+def test_values_are_items_and_members_and_nothing_within_texts(body: bytes, values: int) -> None:
+    """Commas and brackets of texts count nothing."""
+    assert not bodies.has_more_values(body, values)
+    assert values == 0 or bodies.has_more_values(body, values - 1)
 
 
 def test_parameters_left_out_or_null_are_the_contracts_defaults() -> None:
@@ -303,3 +347,55 @@ def test_a_pair_travels_as_one_text_with_the_place_of_its_second(
     body = bodies.parse(json.dumps({"inputs": inputs}).encode(), ClassifyBody, LIMITS)
     assert list(body.texts()) == texts
     assert CLASSIFY.read(body) == (ClassifyParameters(second_at=second_at), None)
+
+
+@pytest.mark.parametrize("nulls", [1, 17, 100])
+def test_any_number_of_unknown_nulls_counts_as_absent(nulls: int) -> None:
+    """No number of fields that nobody has set makes a body invalid, nor hides what is wrong beside them."""
+    unset = {f"unset{at}": None for at in range(nulls)}
+    assert read_json({"inputs": "a", "parameters": {"top_k": 1.0, **unset}, **unset}) == ("a",)
+    assert fields(refused(json.dumps({"inputs": 7, **unset}).encode())) == {"inputs"}
+
+
+def test_a_parameter_that_is_null_claims_no_body() -> None:
+    """A body is that of another task by what its parameters say, and null says nothing."""
+    sent = {"inputs": "a", "parameters": {"candidate_labels": None, "top_k": 1}}
+    document = bodies.read(json.dumps(sent).encode(), LIMITS)
+    assert not bodies.has_parameter(document, "candidate_labels") and bodies.has_parameter(document, "top_k")
+    assert list(bodies.validated(document, ClassifyBody).texts()) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "lost"),
+    [
+        ("embed", {"normalize": True, "parameters": {"normalize": False}}, ["normalize"]),
+        ("embed", {"normalize": True, "parameters": {"truncate": False}}, []),
+        ("classify", {"parameters": {"top_k": 2, "return_all_scores": True}}, ["parameters.return_all_scores"]),
+        ("classify", {"parameters": {"return_all_scores": True}}, []),
+        ("generate", {"parameters": {"stop": ["a"], "stop_sequences": ["b"]}}, ["parameters.stop_sequences"]),
+        ("generate", {"parameters": {"stop": [], "stop_sequences": ["b"]}}, []),
+        ("summarize", {"parameters": {"max_length": 5, "max_new_tokens": 4}}, ["parameters.max_length"]),
+        (
+            "summarize",
+            {"parameters": {"max_length": 5, "generate_parameters": {"max_new_tokens": 4, "num_beams": 2}}},
+            ["parameters.generate_parameters.max_new_tokens"],
+        ),
+        (
+            "translate",
+            {"parameters": {"num_beams": 1, "generate_parameters": {"num_beams": 2}}},
+            ["parameters.generate_parameters.num_beams"],
+        ),
+    ],
+)
+def test_what_another_parameter_goes_before_is_ignored_by_name(
+    task: str, given: dict[str, object], lost: list[str]
+) -> None:
+    """Of several parameters for one thing, each that counts for nothing is listed."""
+    assert bodies.ignored(bodies.validated({"inputs": "a", **given}, TASKS[task].body)) == lost
+
+
+def test_a_number_without_an_end_is_read_where_it_changes_nothing() -> None:
+    """RFC 8259 limits no number: one of 5,000 digits is JSON, also beside a byte-order mark."""
+    body = b'{"inputs": "a", "options": {"x": ' + b"9" * 5000 + b"}}"
+    for sent in (body, b"\xef\xbb\xbf" + body):
+        assert list(bodies.parse(sent, ClassifyBody, Limits()).texts()) == ["a"]

@@ -10,8 +10,10 @@ from collections.abc import Callable
 import pytest
 from backports import zstd
 from fakes import ANSWER, scripted
-from worlds import gateway, is_problem
+from served_app import serving
+from worlds import SMALL, OwnMetrics, gateway, is_problem, world
 
+from gateway.api import app
 from gateway.api.encodings import MOST_MEMBERS, DecodedTooLong, decoded
 
 pytestmark = pytest.mark.virtual_time
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.virtual_time
 BODY = json.dumps({"inputs": "a good film"}).encode()
 PACKED = gzip.compress(BODY, mtime=0)
 PACKED_BY_ZSTD = zstd.compress(BODY)
+DICTIONARY = zstd.train_dict([b"a good film %d" % at for at in range(999)], 999)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +108,39 @@ async def test_members_are_bounded(members: int) -> None:
     content = PACKED + gzip.compress(b"", mtime=0) * (members - 1)
     response = await client.post("/classify", content=content, headers={"Content-Encoding": "gzip"})
     assert response.status_code == (200 if members == MOST_MEMBERS else 400)
+    if members > MOST_MEMBERS:
+        assert f"at most {MOST_MEMBERS} members" in response.json()["detail"]
+
+
+def needing_a_dictionary() -> bytes:
+    """A whole zlib body that only a reader with the same dictionary can decode."""
+    compressor = zlib.compressobj(zdict=b"a good film")
+    return compressor.compress(BODY) + compressor.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "limit"),
+    [
+        ("zstd", of_a_wide_window(), "a window of at most 8 MiB"),
+        ("zstd", zstd.compress(BODY, zstd_dict=DICTIONARY), "not need a dictionary"),
+        ("deflate", needing_a_dictionary(), "not need a dictionary"),
+    ],
+)
+async def test_a_whole_body_is_told_the_limit_that_it_breaks(encoding: str, content: bytes, limit: str) -> None:
+    """A body that is whole, and is refused for what its decoder would need, is not called broken."""
+    _, client = gateway()
+    response = await client.post("/classify", content=content, headers={"Content-Encoding": encoding})
+    assert is_problem(response, "invalid_request", 400)
+    assert limit in response.json()["detail"] and "whole" not in response.json()["detail"]
+
+
+async def test_an_encoding_that_is_not_read_is_refused_before_the_body_is_sent() -> None:
+    """A client that asks before it sends its body is told at once that its encoding is not read."""
+    told, limits = world(), SMALL
+    application = app.build(told.service, OwnMetrics(told.catalog), limits, told.clock)
+    async with serving(application) as served, served.client() as client:
+        await client.send(
+            b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
+            b"Expect: 100-continue\r\nContent-Encoding: br\r\n\r\n"
+        )
+        assert (await client.answer())[0] == 415

@@ -45,6 +45,15 @@ async def test_a_conversation_is_answered_within_its_budget() -> None:
     assert [record.task for record in told.kept.records] == [GENERATE.name]
 
 
+@pytest.mark.parametrize("turns", [1, 3, 4, 15])
+async def test_a_conversation_goes_on_with_what_openais_client_gives_back(turns: int) -> None:
+    """A message as that client dumps it has many fields that nobody has set; they refuse no turn."""
+    unset = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "tool_calls"))
+    said = {"role": "assistant", "content": "Hello.", **unset}
+    response = await post(generating(), "/v1/chat/completions", {"messages": [*HELLO, *[said, *HELLO] * turns]})
+    assert response.status_code == 200, response.text
+
+
 async def test_a_model_that_names_a_checkpoint_pins_it() -> None:
     """The budget does not switch what was named."""
     response = await post(generating(), "/v1/completions", {"model": SCRIBBLER, "prompt": ["a", "b"]})
@@ -90,6 +99,31 @@ async def test_a_streamed_answer_says_what_a_plain_one_does(deltas: tuple[Delta,
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": 7}]}, 400, "messages[0].content"),
         ("/v1/embeddings", {"input": 7}, 400, "input"),
         ("/v1/completions", {"prompt": "a", "max_tokens": 5000}, 400, "max_tokens"),
+        ("/v1/chat/completions", {"messages": HELLO, "max_tokens": 5000}, 400, "max_tokens"),
+        ("/v1/chat/completions", {"messages": HELLO, "max_completion_tokens": 5000}, 400, "max_completion_tokens"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "system", "content": ""}, *HELLO, {"role": "user", "content": ""}]},
+            400,
+            "messages[2].content",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]},
+            400,
+            "messages[0].content",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]},
+            400,
+            "messages[0].content[1].type",
+        ),
+        ("/v1/chat/completions", {"messages": HELLO, "stop": ["a", 7]}, 400, "stop[1]"),
+        ("/v1/chat/completions", {"messages": HELLO, "inputs": "a"}, 400, "inputs"),
+        ("/v1/completions", {"prompt": ["a", ""]}, 400, "prompt[1]"),
+        ("/v1/completions", {"prompt": 7}, 400, "prompt"),
+        ("/v1/embeddings", {"input": ["a", ""]}, 400, "input[1]"),
         ("/v1/completions", {"prompt": []}, 400, "prompt"),
         ("/v1/chat/completions", {"messages": HELLO, "model": "gpt-4o"}, 404, "model"),
         ("/v1/embeddings", {"input": "a"}, 404, None),
@@ -103,6 +137,7 @@ async def test_errors_name_the_clients_own_field(
     response = await post(generating(), path, body)
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (status, param), error
+    assert param in (None, "model") or error["message"].startswith(f"{param}: "), error
     assert response.headers["X-Request-Id"] and error["message"]
 
 

@@ -149,9 +149,30 @@ def test_a_completion_is_of_any_task_that_writes() -> None:
     body = CompletionBody.model_validate({"model": "a", "prompt": ["a", "b"], "echo": True, "stop": "."})
     asked = openai.document_of(body, "completions", TASKS["generate"])
     assert asked["parameters"] == {"stop": ["."], "return_full_text": True}
-    assert openai.document_of(body, "completions", TASKS["summarize"])["parameters"] == {}
+    plainly = CompletionBody.model_validate(
+        {"model": "a", "prompt": "a", "echo": False, "stop": [], "presence_penalty": 0}
+    )
+    assert openai.document_of(plainly, "completions", TASKS["summarize"])["parameters"] == {}
     document = plain(body.answer(answer({"summary_text": "A."}, {"summary_text": "B."}), TOLD))
     assert [one["text"] for one in document["choices"]] == ["A.", "B."]
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"stop": ["Cats"]}, "stop"),
+        ({"stop": "Cats"}, "stop"),
+        ({"echo": True}, "echo"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"frequency_penalty": -0.5}, "frequency_penalty"),
+    ],
+)
+def test_what_a_task_does_not_do_is_refused_by_its_name(given: dict[str, Any], field: str) -> None:
+    """What would change a completion is not dropped where it goes to a task that does not take it."""
+    body = CompletionBody.model_validate({"model": "a", "prompt": "a", "max_tokens": 20, **given})
+    with pytest.raises(InvalidRequest, match=f"^{field}: ") as caught:
+        openai.document_of(body, "completions", TASKS["summarize"])
+    assert caught.value.members["errors"] == [{"field": field, "message": "is not done by summarize"}]
 
 
 def test_vectors_come_as_numbers_or_packed() -> None:
@@ -169,7 +190,7 @@ def test_faults_are_told_by_the_fields_of_the_clients_own_body() -> None:
     fault = InvalidRequest(
         "inputs[1].content: must not be empty", [{"field": "parameters.max_new_tokens", "message": "too many"}]
     )
-    told = openai.in_their_words(fault, ChatBody)
+    told = openai.in_their_words(fault, chat().names)
     assert told.detail == "messages[1].content: must not be empty"
     status, document = openai.problem_document(told)
     assert status == 400 and document.error.param == "max_tokens"

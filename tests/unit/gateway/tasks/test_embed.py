@@ -11,6 +11,7 @@ from worlds import client_of, embedding, is_problem
 
 from gateway.model.errors import CheckpointUnavailable
 from gateway.model.request import BUDGET, CHECKPOINT, MIN_TIER, MODE
+from gateway.router import Router
 from gateway.tasks.embed import EMBED, EmbedBody, EmbedParameters
 
 TEXTS: dict[str, Any] = {"inputs": ["a cat", "a dog"]}
@@ -25,6 +26,28 @@ async def test_the_budget_never_switches_the_checkpoint(budget_ms: str, default:
         answer = await client.post("/embed", json=TEXTS, headers={BUDGET: budget_ms})
     assert answer.status_code == 200 and answer.headers[CHECKPOINT] == answers
     assert answer.headers["X-Route-Reason"] == "pinned"
+
+
+@pytest.mark.parametrize("default", [QUICK, FINE])
+@pytest.mark.parametrize("tier", ["realtime", "balanced", "quality"])
+async def test_a_model_that_names_a_tier_is_its_best_embedder(default: str, tier: str) -> None:
+    """Whatever the default and the budget: one `model` always gives vectors that compare."""
+    async with client_of(embedding(default=default)) as client:
+        for budget_ms in ("3", "10000"):
+            asked = {"model": tier, "input": "a cat"}
+            answer = await client.post("/v1/embeddings", json=asked, headers={BUDGET: budget_ms})
+            assert answer.status_code == 200 and answer.json()["model"] == FINE, answer.text
+
+
+async def test_a_tier_that_no_embedder_has_is_refused_as_the_model_that_names_it() -> None:
+    """The refusal names `model`, and no header that nobody sent is at fault."""
+    made = embedding(default=QUICK)
+    made.service.router = Router(made.catalog.only((QUICK,)), {QUICK: manifest(QUICK)}, made.load, made.clock)
+    async with client_of(made) as client:
+        refused = await client.post("/v1/embeddings", json={"model": "quality", "input": "a cat"})
+    error = refused.json()["error"]
+    assert refused.status_code == 400 and error["param"] == "model"
+    assert error["message"] == f"model: {QUICK} answers without X-Checkpoint, and is of the tier realtime"
 
 
 @pytest.mark.parametrize("name", [QUICK, FINE])
@@ -62,7 +85,9 @@ async def test_a_default_below_the_tier_that_was_asked_for_is_refused() -> None:
     """`X-Min-Tier` does not switch the checkpoint either: the request is refused, and the header is named."""
     async with client_of(embedding(default=QUICK)) as client:
         refused = await client.post("/embed", json=TEXTS, headers={MIN_TIER: "quality"})
-    assert is_problem(refused, "invalid_request", 422) and MIN_TIER in refused.text
+    message = f"{QUICK} answers without {CHECKPOINT}, and is of the tier realtime"
+    assert is_problem(refused, "invalid_request", 422)
+    assert refused.json()["errors"] == [{"header": MIN_TIER, "message": message}]
 
 
 async def test_a_default_that_is_not_served_is_not_replaced() -> None:

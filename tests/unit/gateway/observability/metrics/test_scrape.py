@@ -20,7 +20,7 @@ from gateway.observability.metrics import (
     application_text,
     counter,
     exposition,
-    negotiated,
+    formatted,
     one_scrape,
     replica_text,
 )
@@ -54,9 +54,9 @@ def test_openmetrics_has_the_traces_of_latencies_and_the_text_format_none() -> N
     metrics.observe(traced("01"))
     replica = replica_text(FACTS, {"batches": 3.0}, {"queued_inputs": 2.0}, {})
     scrape = one_scrape([Process("a", "gateway", metrics.text()), Process("b", SWIFT, replica)], application_text([]))
-    plain, kind = negotiated(scrape, "text/plain;version=0.0.4;q=0.5, */*;q=0.1")
+    plain, kind = formatted(scrape, open_metrics=False)
     assert kind == CONTENT_TYPE and TRACED.encode() not in plain and series(plain)
-    opened, kind = negotiated(scrape, "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
+    opened, kind = formatted(scrape, open_metrics=True)
     assert kind.startswith("application/openmetrics-text")
     families = [*openmetrics(opened.decode())]  # type: ignore[no-untyped-call]
     held = [one for family in families for one in family.samples if one.exemplar]
