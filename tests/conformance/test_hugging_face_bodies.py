@@ -41,7 +41,6 @@ async def asked(path: str, body: dict[str, Any], code: int = 200) -> tuple[Any, 
         ({"top_k": None}, {"top_k": None}),
         ({"return_all_scores": True}, {"top_k": None}),
         ({"return_all_scores": False}, {"top_k": 1}),
-        ({"return_all_scores": False, "top_k": 2}, {"top_k": 2}),
         ({"function_to_apply": "sigmoid"}, {"function_to_apply": "sigmoid"}),
         ({"truncation": True}, {"truncation": "longest_first"}),
         ({"truncation": "only_first"}, {"truncation": "longest_first"}),
@@ -55,6 +54,13 @@ async def test_parameters_of_a_classification_are_understood(
     """What means something here reaches the replica by its meaning, and is not called ignored."""
     document, sent = await asked("/classify", {"inputs": TEXT, "parameters": parameters})
     assert sent.items() >= understood.items() and document["ignored"] == []
+
+
+@pytest.mark.virtual_time
+async def test_what_another_parameter_goes_before_is_ignored() -> None:
+    """`top_k` says how many labels are wanted, and `return_all_scores` beside it changes nothing."""
+    document, sent = await asked("/classify", {"inputs": TEXT, "parameters": {"return_all_scores": False, "top_k": 2}})
+    assert sent["top_k"] == 2 and document["ignored"] == ["parameters.return_all_scores"]
 
 
 @pytest.mark.virtual_time
