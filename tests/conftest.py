@@ -31,8 +31,9 @@ PRIORITY = os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the mark known, and heeds SIGHUP even under `nohup`: a gateway inherits that it is ignored."""
+    """Makes the mark known. Heeds SIGHUP and SIGINT even behind `nohup` and `&`, since programs inherit what is ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "virtual_time(flows=True): runs a coroutine on a loop with a clock of its own")
 
 

@@ -40,8 +40,11 @@ def test_a_command_that_a_signal_ends_leaves_no_server_behind(number: signal.Sig
     with subprocess.Popen([sys.executable, "-c", HELD], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as command:
         assert command.stdout is not None
         served = psutil.Process(int(command.stdout.readline()))
-        command.send_signal(number)
-        assert command.wait(60) == 128 + number
+        try:
+            command.send_signal(number)
+            assert command.wait(60) == 128 + number
+        finally:
+            command.kill()
     assert not served.is_running()
 
 
