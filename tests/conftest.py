@@ -31,8 +31,8 @@ PRIORITY = os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the mark known. Heeds SIGHUP and SIGINT even behind `nohup` and `&`, since programs inherit what is ignored."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Makes the mark known, and heeds SIGHUP and SIGINT even if the tests were started where they are ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # programs inherit what is ignored, by `nohup` or a shell's `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "virtual_time(flows=True): runs a coroutine on a loop with a clock of its own")
 
